@@ -1,0 +1,101 @@
+"""Who compiled an entry, and which shard that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import BAD_REQUEST, RequestError, too_large
+from .limits import PRODUCER_TEXT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+POINTER_WIDTHS = (4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """A shell that compiles: bytecode of one producer is never served to another.
+
+    `pointer_width` is in bytes, 4 or 8. `build` tells apart builds of one version; None is a
+    build of its own.
+    """
+
+    name: str
+    version: str
+    pointer_width: int = 8
+    build: str | None = None
+
+    def __str__(self) -> str:
+        """Return NAME/VERSION/WIDTH, as `autoloadctl --producer` takes it."""
+        text = f"{self.name}/{self.version}/{self.pointer_width}"
+        return text if self.build is None else f"{text}/{self.build}"
+
+    def as_map(self) -> dict[str, object]:
+        """Return the wire form."""
+        producer: dict[str, object] = {
+            "name": self.name,
+            "version": self.version,
+            "pointer_width": self.pointer_width,
+        }
+        if self.build is not None:
+            producer["build"] = self.build
+        return producer
+
+    def shard_id(self) -> str:
+        """Return the shard's id: readable, safe as a file name, at most 64 characters.
+
+        The digest at its end keeps producers apart whose names differ only in characters that a
+        file name should not have.
+        """
+        # Imported here: only the daemon asks, and a shell's client should not pay for it.
+        from hashlib import blake2b  # noqa: PLC0415
+
+        identity = "\0".join(
+            (self.name, self.version, str(self.pointer_width), *([self.build] if self.build else []))
+        )
+        digest = blake2b(identity.encode(), digest_size=8).hexdigest()
+        readable = "".join(
+            letter if letter.isascii() and (letter.isalnum() or letter in "._+") else "-"
+            for letter in f"{self.name}-{self.version}-{self.pointer_width}"
+        )
+        return f"{readable.lstrip('.')[:47]}-{digest}"
+
+
+TOOL_OUTPUT = Producer("tool-output", "1")
+"""Output of tools, shared by all shells."""
+
+
+def parse_producer(text: str) -> Producer:
+    """Read NAME/VERSION/WIDTH[/BUILD]. Raises ValueError that says what was expected."""
+    name, *rest = text.split("/", 3)
+    if not 2 <= len(rest) <= 3 or not name or not rest[0] or rest[1] not in ("4", "8"):
+        raise ValueError(f"{text!r} is not NAME/VERSION/WIDTH, such as zsh/5.9/8 (WIDTH is 4 or 8)")
+    return Producer(name, rest[0], int(rest[1]), rest[2] if len(rest) == 3 else None)
+
+
+def producer_from_map(value: object) -> Producer:
+    """Read the wire form; keys that are not known are ignored. Raises RequestError."""
+    if not isinstance(value, dict):
+        raise RequestError(BAD_REQUEST, "producer: expected a map")
+    width = value.get("pointer_width")
+    if type(width) is not int or width not in POINTER_WIDTHS:
+        raise RequestError(BAD_REQUEST, "producer.pointer_width: expected 4 or 8 (bytes)")
+    build = value.get("build")
+    return Producer(
+        _text(value, "name"),
+        _text(value, "version"),
+        width,
+        None if build is None else _text(value, "build"),
+    )
+
+
+def _text(producer: Mapping[str, object], key: str) -> str:
+    text = producer.get(key)
+    if not isinstance(text, str) or not text:
+        raise RequestError(BAD_REQUEST, f"producer.{key}: expected a str that is not empty")
+    size = len(text.encode())
+    if size > PRODUCER_TEXT_BYTES:
+        raise too_large(f"producer_{key}_bytes", PRODUCER_TEXT_BYTES, size)
+    return text

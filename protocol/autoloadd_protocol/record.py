@@ -1,0 +1,170 @@
+"""A record: one entry as bytes, the same in an answer, the journal, a staged bulk and an image.
+
+| at | size | what |
+| --- | --- | --- |
+| 0 | 4 | CRC-32 (zlib's) of the body, little-endian |
+| 4 | 4 | length of the body in bytes, little-endian |
+| 8 | | the body: MessagePack `[name, blob, fingerprint, binary_mtime_ns, cached_at_ns]` |
+
+The body is exactly the result of `get`, in shortest forms, so an answer is a slice of stored bytes.
+The checksum covers the name, so a record that was swapped between two names is found.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
+
+from .encoding import bin_header, encode_int, encode_optional_bin, str_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PREFIX = Struct("<II")
+PREFIX_BYTES = PREFIX.size
+
+_UNPACK_PREFIX: Callable[[bytes | memoryview, int], tuple[int, int]] = PREFIX.unpack_from
+
+
+class Record(NamedTuple):
+    """Where one entry's parts lie in a buffer. Offsets and lengths are bytes.
+
+    `buffer[start:end]` is the body; `buffer[blob_start:blob_end]` the blob within it.
+    """
+
+    buffer: bytes | memoryview
+    start: int
+    end: int
+    binary_mtime_ns: int
+    blob_start: int
+    blob_end: int
+
+    @property
+    def blob_bytes(self) -> int:
+        """Length of the blob."""
+        return self.blob_end - self.blob_start
+
+    @property
+    def stored_bytes(self) -> int:
+        """Length of the whole record, with its prefix."""
+        return self.end - self.start + PREFIX_BYTES
+
+    def stored(self) -> bytes | memoryview:
+        """Return the whole record, with its prefix."""
+        return self.buffer[self.start - PREFIX_BYTES : self.end]
+
+    def is_intact(self) -> bool:
+        """Tell whether the body still has the checksum that was stored with it."""
+        checksum, size = _UNPACK_PREFIX(self.buffer, self.start - PREFIX_BYTES)
+        return size == self.end - self.start and checksum == crc32(self.buffer[self.start : self.end])
+
+    def is_fresh(self, binary_mtime_ns: int | None, encoded_fingerprint: bytes | None) -> bool:
+        """Tell whether the entry may be served to someone who asked with these.
+
+        `encoded_fingerprint` is the MessagePack bin, as `encode_optional_bin` gives it; None of
+        either is not compared.
+        """
+        if binary_mtime_ns is not None and self.binary_mtime_ns < binary_mtime_ns:
+            return False
+        if encoded_fingerprint is None:
+            return True
+        end = self.blob_end + len(encoded_fingerprint)
+        return self.buffer[self.blob_end : end] == encoded_fingerprint
+
+
+def encode_record(
+    name: bytes,
+    blob: bytes,
+    fingerprint: bytes | None,
+    binary_mtime_ns: int,
+    cached_at_ns: int,
+) -> Record:
+    """Return an entry as a record in a buffer of its own."""
+    head = b"\x95" + str_header(len(name)) + name + bin_header(len(blob))
+    tail = encode_optional_bin(fingerprint) + encode_int(binary_mtime_ns) + encode_int(cached_at_ns)
+    body = b"".join((head, blob, tail))
+    buffer = PREFIX.pack(crc32(body), len(body)) + body
+    blob_start = PREFIX_BYTES + len(head)
+    return Record(
+        buffer, PREFIX_BYTES, len(buffer), binary_mtime_ns, blob_start, blob_start + len(blob)
+    )
+
+
+def body_start(name_bytes: int, blob_start: int, blob_bytes: int) -> int:
+    """Return where the body begins whose blob begins at `blob_start`: shortest forms leave no choice."""
+    name_header = 1 if name_bytes < 32 else 2 if name_bytes < 0x100 else 3
+    return blob_start - _blob_header_bytes(blob_bytes) - name_bytes - name_header - 1
+
+
+def body_bytes(buffer: bytes | memoryview, start: int) -> int:
+    """Return the length of the body that begins at `start`, as its prefix says."""
+    return _UNPACK_PREFIX(buffer, start - PREFIX_BYTES)[1]
+
+
+def name_span(record: Record) -> tuple[int, int]:
+    """Return where the name's own bytes begin and end in the record's buffer."""
+    first = record.buffer[record.start + 1]
+    header = 1 if first < 0xC0 else 2 if first == 0xD9 else 3
+    return record.start + 1 + header, record.blob_start - _blob_header_bytes(record.blob_bytes)
+
+
+def parse_record(buffer: bytes | memoryview, start: int, end: int) -> Record:
+    """Return the record whose body is `buffer[start:end]`, read from its bytes.
+
+    The body must have passed its checksum: its form is relied on here, not checked.
+    Raises ValueError or IndexError where it is no body all the same.
+    """
+    position, name_bytes = _read_length(buffer, start + 1, _STR_SIZES)
+    if name_bytes < 0:
+        raise ValueError("a record does not begin with a name")
+    blob_start, blob_bytes = _read_length(buffer, position + name_bytes, _BIN_SIZES)
+    if blob_bytes < 0:
+        raise ValueError("a record holds no blob")
+    blob_end = blob_start + blob_bytes
+    position, fingerprint_bytes = _read_length(buffer, blob_end, _BIN_SIZES)
+    mtime_at = blob_end + 1 if fingerprint_bytes < 0 else position + fingerprint_bytes
+    return Record(buffer, start, end, decode_int(buffer, mtime_at)[0], blob_start, blob_end)
+
+
+def fingerprint_of(record: Record) -> bytes | None:
+    """Return the fingerprint that was stored with an entry."""
+    position, size = _read_length(record.buffer, record.blob_end, _BIN_SIZES)
+    return None if size < 0 else bytes(record.buffer[position : position + size])
+
+
+def _blob_header_bytes(blob_bytes: int) -> int:
+    return 2 if blob_bytes < 0x100 else 3 if blob_bytes < 0x10000 else 5
+
+
+_STR_SIZES = {0xD9: 1, 0xDA: 2, 0xDB: 4}
+_BIN_SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+_INT_SIZES = {
+    0xCC: (1, False), 0xCD: (2, False), 0xCE: (4, False), 0xCF: (8, False),
+    0xD0: (1, True), 0xD1: (2, True), 0xD2: (4, True), 0xD3: (8, True),
+}  # fmt: skip
+
+
+def _read_length(buffer: bytes | memoryview, at: int, sizes: dict[int, int]) -> tuple[int, int]:
+    """Return where the bytes of the str or bin at `at` begin, and how many there are; -1: neither."""
+    first = buffer[at]
+    if first in sizes:
+        width = sizes[first]
+        return at + 1 + width, int.from_bytes(buffer[at + 1 : at + 1 + width], "big")
+    if sizes is _STR_SIZES and 0xA0 <= first < 0xC0:
+        return at + 1, first - 0xA0
+    return at, -1
+
+
+def decode_int(buffer: bytes | memoryview, at: int) -> tuple[int, int]:
+    """Return the integer at `at`, and where it ends. Raises ValueError where there is none."""
+    first = buffer[at]
+    if first < 0x80:
+        return first, at + 1
+    if first >= 0xE0:
+        return first - 0x100, at + 1
+    if first not in _INT_SIZES:
+        raise ValueError(f"0x{first:02x} begins no integer")
+    width, signed = _INT_SIZES[first]
+    end = at + 1 + width
+    return int.from_bytes(buffer[at + 1 : end], "big", signed=signed), end

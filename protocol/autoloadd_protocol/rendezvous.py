@@ -1,0 +1,120 @@
+"""Where the socket, the cache and the configuration lie.
+
+A pure function of the environment, the uid and what `lstat` says, so that daemon and clients find
+the same place also under su, cron and in containers, where XDG_RUNTIME_DIR is missing.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING, Protocol
+
+from .errors import RendezvousError
+from .limits import SOCKET_PATH_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+OFF_WORDS = ("0", "false", "no")
+
+
+class StatLike(Protocol):
+    """The part of os.stat_result that is looked at."""
+
+    @property
+    def st_mode(self) -> int: ...
+
+    @property
+    def st_uid(self) -> int: ...
+
+
+def is_switched_off(environment: Mapping[str, str]) -> bool:
+    """Tell whether the user switched the cache off: AUTOLOADD_CACHE or ZSHRS_CACHE is 0, false or no."""
+    return any(
+        environment.get(variable, "").strip().lower() in OFF_WORDS
+        for variable in ("AUTOLOADD_CACHE", "ZSHRS_CACHE")
+    )
+
+
+def socket_path(
+    environment: Mapping[str, str], uid: int, lstat: Callable[[str], StatLike]
+) -> str:
+    """Return the socket's path: the first of these that can be used.
+
+    `AUTOLOADD_SOCKET`; `/run/user/UID/autoloadd/socket`; `$XDG_RUNTIME_DIR/autoloadd/socket`;
+    `$XDG_CACHE_HOME/autoloadd/run/socket`; `~/.cache/autoloadd/run/socket`. `lstat` may raise
+    OSError. Raises RendezvousError for a path that no socket can have.
+    """
+    chosen = environment.get("AUTOLOADD_SOCKET")
+    if chosen:
+        return check_socket_path(chosen)
+    for base in (f"/run/user/{uid}", environment.get("XDG_RUNTIME_DIR")):
+        if base and base.startswith("/") and _is_own_directory(base, uid, lstat):
+            return check_socket_path(f"{base}/autoloadd/socket")
+    cache = environment.get("XDG_CACHE_HOME", "")
+    if not cache.startswith("/"):
+        home = environment.get("HOME", "")
+        if not home.startswith("/"):
+            raise RendezvousError(
+                "no place for the socket: neither /run/user nor XDG_RUNTIME_DIR is ours, and HOME "
+                "is not set; set AUTOLOADD_SOCKET"
+            )
+        cache = f"{home}/.cache"
+    return check_socket_path(f"{cache}/autoloadd/run/socket")
+
+
+def check_socket_path(path: str) -> str:
+    """Return the path if a socket can have it. Raises RendezvousError otherwise."""
+    if not path.startswith("/"):
+        raise RendezvousError(f"socket path {path!r} is not absolute")
+    size = len(path.encode(errors="surrogateescape"))
+    if size > SOCKET_PATH_BYTES:
+        raise RendezvousError(
+            f"socket path {path!r} has {size} bytes, a Unix socket may have at most "
+            f"{SOCKET_PATH_BYTES}; set AUTOLOADD_SOCKET to a shorter one"
+        )
+    return path
+
+
+def check_private_directory(path: str, uid: int, lstat: Callable[[str], StatLike]) -> None:
+    """Return if the directory is ours alone. Raises RendezvousError that names path and reason.
+
+    Whoever can write to the socket's directory can put a server of their own there.
+    `lstat` may raise OSError, which is passed on.
+    """
+    found = lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        raise RendezvousError(f"{path} is a symbolic link; it must be a directory of its own")
+    if not stat.S_ISDIR(found.st_mode):
+        raise RendezvousError(f"{path} is not a directory")
+    if found.st_uid != uid:
+        raise RendezvousError(f"{path} belongs to uid {found.st_uid}, not to uid {uid}")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o077:
+        raise RendezvousError(
+            f"{path} has mode {mode:04o}, others can reach it; it must be 0700: chmod 700 {path}"
+        )
+
+
+def cache_directory(environment: Mapping[str, str]) -> str:
+    """Return where the daemon keeps its files: AUTOLOADD_CACHE_DIR, or platformdirs' place."""
+    # Imported where it is needed: it costs 19 ms, and the socket's path never needs it.
+    from platformdirs import user_cache_dir  # noqa: PLC0415
+
+    return environment.get("AUTOLOADD_CACHE_DIR") or user_cache_dir("autoloadd", appauthor=False)
+
+
+def config_file(environment: Mapping[str, str]) -> str:
+    """Return where the configuration is looked for: AUTOLOADD_CONFIG, or platformdirs' place."""
+    from platformdirs import user_config_dir  # noqa: PLC0415
+
+    default = f"{user_config_dir('autoloadd', appauthor=False)}/config.toml"
+    return environment.get("AUTOLOADD_CONFIG") or default
+
+
+def _is_own_directory(path: str, uid: int, lstat: Callable[[str], StatLike]) -> bool:
+    try:
+        found = lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid
