@@ -1,10 +1,10 @@
 """Errors of the protocol, and what a caller does about each.
 
-    ProtocolError
-    ├── FrameError               the byte stream cannot be followed any further: close the connection
-    ├── RequestError             one request is refused; the connection stays usable
-    ├── ImageError               these bytes are no usable image: serve nothing from them
-    └── RendezvousError          no usable path for a socket: tell the user which and why
+ProtocolError
+├── FrameError               the byte stream cannot be followed any further: close the connection
+├── RequestError             one request is refused; the connection stays usable
+├── ImageError               these bytes are no usable image: serve nothing from them
+└── RendezvousError          no usable path for a socket: tell the user which and why
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from .errors import ImageError, RequestError
+from .messages import pack
 from .producer import Producer, producer_from_map
 from .record import Record, body_bytes, body_start, name_span
 
@@ -102,7 +103,7 @@ class ImageHeader:
             self.index_checksum,
             self.records_checksum,
         )
-        head = fields.ljust(_PRODUCER_AT, b"\0") + msgpack.packb(self.producer.as_map())
+        head = fields.ljust(_PRODUCER_AT, b"\0") + pack(self.producer.as_map())
         head = head.ljust(_CHECKSUM_AT, b"\0")
         return head + _CHECKSUM.pack(crc32(head))
 
@@ -124,7 +125,7 @@ def parse_header(buffer: bytes | memoryview) -> ImageHeader:
         unpacker = msgpack.Unpacker()
         unpacker.feed(head[_PRODUCER_AT:_CHECKSUM_AT])
         producer = producer_from_map(unpacker.unpack())
-    except (ValueError, RequestError) as exc:
+    except (ValueError, msgpack.OutOfData, RequestError) as exc:
         raise ImageError(f"the header names no producer: {exc}") from exc
     header = ImageHeader(
         producer, epoch, generation, built_at, slots, entries, blob, records, *rest
@@ -193,7 +194,7 @@ class Image:
         return self.header.entries
 
     def look_up(self, name: bytes) -> Record | None:
-        """Return the record that is stored under a name."""
+        """Return the record that is stored under a name of 1 to 1,024 bytes, or None."""
         key = slot_key(name)
         position = crc32(name) & self._mask
         while True:

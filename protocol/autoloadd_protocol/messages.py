@@ -1,7 +1,8 @@
 """Messages: what one payload means, and the bytes of one.
 
-A message has the shape of MessagePack-RPC (https://github.com/msgpack-rpc/msgpack-rpc/blob/master/spec.md):
-requests `[0, id, method, params]`, answers `[1, id, error, result]`, notifications `[2, method, params]`.
+A message has the shape of MessagePack-RPC
+(https://github.com/msgpack-rpc/msgpack-rpc/blob/master/spec.md): a request is
+`[0, id, method, params]`, an answer `[1, id, error, result]`, a notification `[2, method, params]`.
 
 Decoding bounds what it allocates before it allocates it. msgpack makes room for an array when it
 reads the array's header, so 3 kB of nested headers can ask for 500 MB: small payloads are decoded
@@ -13,20 +14,24 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from .encoding import NIL, array_header, encode_str, encode_uint
 from .errors import BAD_REQUEST, FrameError, RequestError, too_large
 from .limits import FRAME_BYTES, NAMES, NESTING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 REQUEST: Final = 0
 ANSWER: Final = 1
 NOTIFICATION: Final = 2
 
 MAX_ID: Final = 0xFFFFFFFF
+
+
+pack: Callable[[object], bytes] = msgpack.packb
+"""MessagePack's shortest form of None, bool, int, str, bytes, and lists and maps of them."""
 
 
 class Request(NamedTuple):
@@ -57,24 +62,24 @@ Message = Request | Notification | Answer
 
 def encode_request(request_id: int, method: str, params: Sequence[object]) -> bytes:
     """Return a request's payload. `params` hold None, int, str, bytes, lists and maps of them."""
-    return msgpack.packb([REQUEST, request_id, method, list(params)])
+    return pack([REQUEST, request_id, method, list(params)])
 
 
 def encode_notification(method: str, params: Sequence[object]) -> bytes:
     """Return a notification's payload."""
-    return msgpack.packb([NOTIFICATION, method, list(params)])
+    return pack([NOTIFICATION, method, list(params)])
 
 
 def encode_answer(request_id: int, result: object) -> bytes:
     """Return the payload of a successful answer, `result` in MessagePack's types."""
-    return answer_head(request_id) + msgpack.packb(result)
+    return answer_head(request_id) + pack(result)
 
 
 def encode_error(
     request_id: int | None, code: str, message: str, detail: dict[str, object] | None = None
 ) -> bytes:
     """Return the payload of a refusal."""
-    return msgpack.packb([ANSWER, request_id, [code, message, detail], None])
+    return pack([ANSWER, request_id, [code, message, detail], None])
 
 
 def answer_head(request_id: int) -> bytes:
@@ -92,20 +97,23 @@ def decode_request(payload: bytes | bytearray) -> Request | Notification:
 
     Raises FrameError where the payload is not one complete value of the allowed types and depth:
     answer with `bad_frame` and close. Raises InvalidMessageError where it is a value but no
-    message: answer with `bad_request`, the connection stays usable.
+    message: answer it (or count it, if it was a notification), the connection stays usable.
+    Parameters are not searched for what no method reads: see `refuse_unusual`.
     """
     value = _decode_small(payload) if len(payload) <= _SMALL_BYTES else _decode_large(payload)
     match value:
-        case (kind, int(request_id), str(method), tuple(params)) if (
-            kind == REQUEST and type(kind) is int and _is_id(request_id)
-        ):
+        case (kind, int(request_id), str(method), tuple(params)) if _is_kind(
+            kind, REQUEST
+        ) and _is_id(request_id):
             return Request(request_id, method, params)
-        case (kind, str(method), tuple(params)) if kind == NOTIFICATION and type(kind) is int:
+        case (kind, str(method), tuple(params)) if _is_kind(kind, NOTIFICATION):
             return Notification(method, params)
         case _:
-            refuse_unusual(value)
+            refuse_unusual(value, level=1, request_id=_id_of(value))
             raise InvalidMessageError(
-                "expected [0, id, method, params] or [2, method, params]", _id_of(value)
+                "expected [0, id, method, params] or [2, method, params]",
+                _id_of(value),
+                is_notification=_is_notification(value),
             )
 
 
@@ -113,47 +121,88 @@ def decode_answer(payload: bytes | bytearray) -> Answer | Notification:
     """Return what a server sent in one payload. Raises FrameError for anything else: close."""
     try:
         value = _unpack_answer(payload)
-    except (ValueError, TypeError, msgpack.ExtraData, _DuplicateKeyError) as exc:
+    except (ValueError, _MapKeyError) as exc:
         raise FrameError(f"the server sent no message of this protocol: {exc}") from exc
     match value:
-        case (1, None | int(), None | (str(), str(), None | dict()), _):
+        case (kind, request_id, None | (str(), str(), None | dict()), _) if _is_kind(
+            kind, ANSWER
+        ) and (request_id is None or _is_id(request_id)):
             return Answer(*value[1:])
-        case (2, str(method), tuple(params)):
+        case (kind, str(method), tuple(params)) if _is_kind(kind, NOTIFICATION):
             return Notification(method, params)
         case _:
             raise FrameError("the server sent no message of this protocol")
 
 
 class InvalidMessageError(RequestError):
-    """A payload is a MessagePack value but no message. `request_id` is None where it has none."""
+    """A payload is a MessagePack value but no message; the connection stays usable.
 
-    def __init__(self, message: str, request_id: int | None) -> None:
+    `request_id` is None where it has none. `is_notification` tells that nobody waits for an
+    answer: count the refusal for `flush` instead.
+    """
+
+    def __init__(
+        self, message: str, request_id: int | None, *, is_notification: bool = False
+    ) -> None:
         super().__init__(BAD_REQUEST, message)
         self.request_id = request_id
+        self.is_notification = is_notification
 
 
-def refuse_unusual(value: object) -> None:
-    """Raise FrameError if a decoded payload holds a float, or is nested too deeply.
+class OversizedMessageError(InvalidMessageError):
+    """A request names more than the limit: `too_large`, the connection stays usable."""
+
+    def __init__(
+        self, error: RequestError, request_id: int | None, *, is_notification: bool
+    ) -> None:
+        super().__init__(error.message, request_id, is_notification=is_notification)
+        self.code = error.code
+        self.detail = error.detail
+
+
+_ITEMS: Final = 16
+"""Items of every array and map but those that a parameter holds: real ones have at most 4."""
+
+_NAMES_LEVEL: Final = 3
+"""Where `names` and entries lie: the frame's array is level 1, `params` is level 2."""
+
+
+def refuse_unusual(value: object, *, level: int = 2, request_id: int | None = None) -> None:
+    """Raise FrameError if decoded parameters hold a float, or are nested too deep or too wide.
 
     Checking every value of every request would cost as much as serving it. It is enough to look
     where something is wrong anyway, or where a request may hold what nobody reads: the shape of
-    everything else is checked by those who use it.
+    everything else is checked by those who use it. `level` is the nesting level of `value`;
+    the error carries `request_id`.
     """
-    level: list[object] = [value]
-    for _depth in range(NESTING + 1):
+    items: list[object] = [value]
+    while items:
         inner: list[object] = []
-        for item in level:
+        for item in items:
             if isinstance(item, float):
-                raise FrameError("floats are not used in this protocol", _id_of(value))
+                raise FrameError("floats are not used in this protocol", request_id)
             if isinstance(item, tuple):
                 inner.extend(item)
             elif isinstance(item, dict):
                 inner.extend(item.keys())
                 inner.extend(item.values())
-        if not inner:
-            return
-        level = inner
-    raise FrameError(f"nested deeper than {NESTING} levels", _id_of(value))
+            else:
+                continue
+            if level > NESTING:
+                raise FrameError(f"nested deeper than {NESTING} levels", request_id)
+            if level != _NAMES_LEVEL and len(item) > _ITEMS:
+                raise FrameError(_too_wide(len(item)), request_id)
+        items = inner
+        level += 1
+
+
+def _too_wide(count: int) -> str:
+    return f"{count:,} items in an array or map that may have {_ITEMS}"
+
+
+def _is_kind(value: object, kind: int) -> bool:
+    # False and 0.0 equal 0, but are not what the protocol calls 0.
+    return type(value) is int and value == kind
 
 
 def _is_id(value: object) -> bool:
@@ -161,19 +210,32 @@ def _is_id(value: object) -> bool:
 
 
 def _id_of(value: object) -> int | None:
-    if isinstance(value, tuple) and len(value) > 1 and value[0] == REQUEST and _is_id(value[1]):
-        return cast("int", value[1])
-    return None
+    match value:
+        case (kind, request_id, *_) if _is_kind(kind, REQUEST) and _is_id(request_id):
+            return cast("int", request_id)
+        case _:
+            return None
 
 
-class _DuplicateKeyError(Exception):
-    """A map has a key twice; raised through msgpack's C code, mapped in `_unpack_errors`."""
+def _is_notification(value: object) -> bool:
+    match value:
+        case (kind, *_):
+            return _is_kind(kind, NOTIFICATION)
+        case _:
+            return False
+
+
+class _MapKeyError(Exception):
+    """A map has a key twice, or one that is a map; raised through msgpack's C code."""
 
 
 def _pairs_to_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    result = dict(pairs)
+    try:
+        result = dict(pairs)
+    except TypeError as exc:
+        raise _MapKeyError("a map has a map as a key") from exc
     if len(result) != len(pairs):
-        raise _DuplicateKeyError
+        raise _MapKeyError("a map has a key twice")
     return result
 
 
@@ -185,11 +247,9 @@ _SMALL_BYTES = 4096
 _SMALL_ITEMS = 512
 """Header bombs end at msgpack's depth of 1,024: 1,024 x 512 items x 8 bytes are 4 MiB."""
 
-_LARGE_ITEMS = 16
-"""Items of an array or map within `names` or `entries`: real ones have at most 4."""
-
-_LARGE_CONTAINERS = 2 * NAMES
-"""Arrays and maps in one large payload: real ones have at most one for each name."""
+_LARGE_COST = 6 * NAMES + 64
+"""What the names or entries of a large payload may hold: see `_LargeReader`. 65,536 complete
+entries have 6 units each; the rest is for what stands beside them."""
 
 _TYPES = {
     "use_list": False,
@@ -206,8 +266,6 @@ _unpack_small = partial(
     max_array_len=_SMALL_ITEMS,
     max_map_len=_SMALL_ITEMS,
 )
-
-
 _unpack_answer = partial(
     msgpack.unpackb,
     **_TYPES,
@@ -220,9 +278,7 @@ _unpack_answer = partial(
 def _decode_small(payload: bytes | bytearray) -> object:
     try:
         return _unpack_small(payload)
-    except msgpack.ExtraData as exc:
-        raise FrameError("bytes after the value") from exc
-    except (ValueError, TypeError, _DuplicateKeyError):
+    except (ValueError, _MapKeyError):
         # Too many items for this path, or truly wrong: the large path tells which.
         return _decode_large(payload)
 
@@ -231,76 +287,92 @@ def _decode_large(payload: bytes | bytearray) -> object:
     reader = _LargeReader(payload)
     try:
         return reader.read_message()
-    except _DuplicateKeyError as exc:
-        raise InvalidMessageError("a map has a key twice", reader.request_id) from exc
+    except _MapKeyError as exc:
+        raise reader.refusal(str(exc)) from exc
     except UnicodeDecodeError as exc:
-        raise InvalidMessageError("a str is not UTF-8", reader.request_id) from exc
+        raise reader.refusal("a str is not UTF-8") from exc
     except msgpack.OutOfData as exc:
-        raise FrameError("the value is not complete", reader.request_id) from exc
-    except (ValueError, TypeError) as exc:
-        raise FrameError(f"not a value of this protocol: {exc}", reader.request_id) from exc
+        raise FrameError("the value is not complete", _id_of(reader.head)) from exc
+    except ValueError as exc:
+        reason = str(exc) or "nested too deep"
+        raise FrameError(f"not a value of this protocol: {reason}", _id_of(reader.head)) from exc
 
 
 class _LargeReader:
-    """Reads a payload array by array, so that no header can ask for more than the limits allow."""
+    """Reads a payload array by array, so that no header can ask for more than the limits allow.
+
+    At most 65,536 names or entries in all, and what they hold has a cost: 2 units and 1 for each
+    item of an array, 7 and 3 for each pair of a map; a unit is about 40 bytes of memory. So no
+    payload's value takes more than that of the largest useful request, whatever its shape.
+    """
 
     def __init__(self, payload: bytes | bytearray) -> None:
-        self.request_id: int | None = None
+        self.head: list[object] = []
         self._payload = payload
-        self._containers = 0
+        self._cost = 0
+        self._names = 0
         # An Unpacker is used for one payload and dropped: using one again after an error is
         # what crashed msgpack before 1.2.1.
         self._unpacker = msgpack.Unpacker(
             **_TYPES,
             list_hook=self._count_array,
             object_pairs_hook=self._count_map,
-            max_array_len=_LARGE_ITEMS,
-            max_map_len=_LARGE_ITEMS,
+            max_array_len=_ITEMS,
+            max_map_len=_ITEMS,
             max_buffer_size=max(len(payload), 1),
         )
         self._unpacker.feed(payload)
 
+    def refusal(self, message: str) -> InvalidMessageError:
+        """Return the error for a message that is refused, addressed by what was read of it."""
+        return InvalidMessageError(
+            message, _id_of(self.head), is_notification=_is_notification(self.head)
+        )
+
     def read_message(self) -> object:
-        if self._next_kind() != "array":
+        """Return the payload's value; `head` holds the items of its array that were read."""
+        if self._next_kind() == "array":
+            for _ in range(self._check_count(self._unpacker.read_array_header(), 1)):
+                self.head.append(self._read(2))
+            value: object = tuple(self.head)
+        else:
             value = self._unpacker.unpack()
-            self._refuse_rest()
-            return value
-        count = self._unpacker.read_array_header()
-        head: list[object] = []
-        for position in range(count):
-            last = position == count - 1
-            head.append(self._read_params() if last and position > 1 else self._unpacker.unpack())
-            if position == 1 and head[0] == REQUEST and _is_id(head[1]):
-                self.request_id = cast("int", head[1])
-        self._refuse_rest()
-        return tuple(head)
+        if self._unpacker.tell() != len(self._payload):
+            raise FrameError("bytes after the value", _id_of(self.head))
+        return value
 
-    def _read_params(self) -> object:
-        if self._next_kind() != "array":
-            return self._unpacker.unpack()
-        count = self._unpacker.read_array_header()
-        if count > _LARGE_ITEMS:
-            raise ValueError(f"{count:,} parameters")
-        return tuple(self._read_param() for _ in range(count))
+    def _read(self, level: int) -> object:
+        """Return the value that stands here, at level 2 or 3."""
+        kind = self._next_kind()
+        if kind == "array":
+            count = self._check_count(self._unpacker.read_array_header(), level)
+            return tuple(self._read_items(count, level))
+        if kind == "map":
+            count = self._check_count(self._unpacker.read_map_header(), level)
+            items = self._read_items(2 * count, level)
+            return _pairs_to_map(list(zip(items[::2], items[1::2], strict=True)))
+        return self._unpacker.unpack()
 
-    def _read_param(self) -> object:
-        match self._next_kind():
-            case "array":
-                count = self._count_names(self._unpacker.read_array_header())
-                return tuple(self._unpacker.unpack() for _ in range(count))
-            case "map":
-                count = self._count_names(self._unpacker.read_map_header())
-                unpack = self._unpacker.unpack
-                return _pairs_to_map([(unpack(), unpack()) for _ in range(count)])
-            case _:
-                return self._unpacker.unpack()
+    def _read_items(self, count: int, level: int) -> list[object]:
+        if level < _NAMES_LEVEL:
+            return [self._read(level + 1) for _ in range(count)]
+        unpack = self._unpacker.unpack
+        return [unpack() for _ in range(count)]
 
-    def _count_names(self, count: int) -> int:
+    def _check_count(self, count: int, level: int) -> int:
         if count > len(self._payload):
             raise ValueError(f"{count:,} items in a payload of {len(self._payload):,} bytes")
-        if count > NAMES:
-            error = too_large("names", NAMES, count)
-            raise OversizedMessageError(error, self.request_id)
+        if level != _NAMES_LEVEL:
+            if count > _ITEMS:
+                raise ValueError(_too_wide(count))
+            return count
+        self._names += count
+        if self._names > NAMES:
+            raise OversizedMessageError(
+                too_large("names", NAMES, self._names),
+                _id_of(self.head),
+                is_notification=_is_notification(self.head),
+            )
         return count
 
     def _next_kind(self) -> str:
@@ -310,30 +382,17 @@ class _LargeReader:
             return "array"
         if 0x80 <= first <= 0x8F or first in (0xDE, 0xDF):
             return "map"
-        return "scalar"
-
-    def _refuse_rest(self) -> None:
-        if self._unpacker.tell() != len(self._payload):
-            raise FrameError("bytes after the value", self.request_id)
+        return "other"
 
     def _count_array(self, items: tuple[Any, ...]) -> tuple[Any, ...]:
-        self._count_container()
+        self._add_cost(2 + len(items))
         return items
 
     def _count_map(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-        self._count_container()
+        self._add_cost(7 + 3 * len(pairs))
         return _pairs_to_map(pairs)
 
-    def _count_container(self) -> None:
-        self._containers += 1
-        if self._containers > _LARGE_CONTAINERS:
-            raise ValueError(f"more than {_LARGE_CONTAINERS:,} arrays and maps")
-
-
-class OversizedMessageError(InvalidMessageError):
-    """A request names more than the limit: refused with `too_large`, the connection stays usable."""
-
-    def __init__(self, error: RequestError, request_id: int | None) -> None:
-        super().__init__(error.message, request_id)
-        self.code = error.code
-        self.detail = error.detail
+    def _add_cost(self, units: int) -> None:
+        self._cost += units
+        if self._cost > _LARGE_COST:
+            raise ValueError("more arrays, maps and items than any request has")

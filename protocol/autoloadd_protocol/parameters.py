@@ -26,18 +26,30 @@ def bad_request(message: str) -> RequestError:
     return RequestError(BAD_REQUEST, message)
 
 
+def kind_of(value: object) -> str:
+    """Return what MessagePack calls a value's type, for people who write clients."""
+    return _KINDS.get(type(value), type(value).__name__)
+
+
+_KINDS = {type(None): "nil", tuple: "an array", dict: "a map", bytes: "a bin", str: "a str"}
+
+
 def read_params(params: Sequence[Any], required: int, optional: int = 0) -> list[Any]:
     """Return exactly `required + optional` parameters; those left out are None."""
     if not required <= len(params) <= required + optional:
         expected = str(required) if not optional else f"{required} to {required + optional}"
         raise bad_request(f"expected {expected} parameters, got {len(params)}")
-    return [*params, *[None] * (required + optional - len(params))]
+    return _fill_up(params, required + optional)
+
+
+def _fill_up(items: Sequence[Any], count: int) -> list[Any]:
+    return [*items, *[None] * (count - len(items))]
 
 
 def read_name(value: object) -> bytes:
     """Return a name's UTF-8 bytes: 1 to 1,024 of them."""
     if not isinstance(value, str):
-        raise bad_request(f"a name: expected a str, got {type(value).__name__}")
+        raise bad_request(f"a name: expected a str, got {kind_of(value)}")
     name = value.encode()
     if not 0 < len(name) <= NAME_BYTES:
         if not name:
@@ -49,7 +61,7 @@ def read_name(value: object) -> bytes:
 def read_blob(value: object) -> bytes:
     """Return a blob: a bin of at most 4 MiB."""
     if not isinstance(value, bytes):
-        raise bad_request(f"a blob: expected a bin, got {type(value).__name__}")
+        raise bad_request(f"a blob: expected a bin, got {kind_of(value)}")
     if len(value) > BLOB_BYTES:
         raise too_large("blob_bytes", BLOB_BYTES, len(value))
     return value
@@ -60,7 +72,7 @@ def read_fingerprint(value: object) -> bytes | None:
     if value is None:
         return None
     if not isinstance(value, bytes):
-        raise bad_request(f"a fingerprint: expected a bin or nil, got {type(value).__name__}")
+        raise bad_request(f"a fingerprint: expected a bin or nil, got {kind_of(value)}")
     if not value:
         raise bad_request("a fingerprint must have at least one byte")
     if len(value) > FINGERPRINT_BYTES:
@@ -96,7 +108,7 @@ def read_sync(value: object) -> str:
 def read_names(value: object) -> tuple[Any, ...]:
     """Return an array of at most 65,536 items, each still to be read."""
     if not isinstance(value, tuple):
-        raise bad_request(f"names: expected an array, got {type(value).__name__}")
+        raise bad_request(f"names: expected an array, got {kind_of(value)}")
     if len(value) > NAMES:
         raise too_large("names", NAMES, len(value))
     return value
@@ -105,7 +117,7 @@ def read_names(value: object) -> tuple[Any, ...]:
 def read_entries(value: object) -> dict[Any, Any]:
     """Return a map of at most 65,536 pairs, each still to be read."""
     if not isinstance(value, dict):
-        raise bad_request(f"entries: expected a map, got {type(value).__name__}")
+        raise bad_request(f"entries: expected a map, got {kind_of(value)}")
     if len(value) > NAMES:
         raise too_large("names", NAMES, len(value))
     return value
@@ -118,7 +130,7 @@ def read_entry(value: object) -> tuple[bytes, bytes | None, int | None, int | No
             "an entry: expected [blob, fingerprint, binary_mtime_ns, cached_at_ns], "
             "of which all but the blob may be left out"
         )
-    blob, fingerprint, mtime, cached_at = (*value, *(None,) * (4 - len(value)))
+    blob, fingerprint, mtime, cached_at = _fill_up(value, 4)
     return read_blob(blob), read_fingerprint(fingerprint), read_time(mtime), read_time(cached_at)
 
 
@@ -128,5 +140,5 @@ def read_wanted(value: object) -> tuple[bytes, bytes | None, int | None]:
         return read_name(value), None, None
     if not isinstance(value, tuple) or not 1 <= len(value) <= 3:
         raise bad_request("a name: expected a str or [name, fingerprint, binary_mtime_ns]")
-    name, fingerprint, mtime = (*value, *(None,) * (3 - len(value)))
+    name, fingerprint, mtime = _fill_up(value, 3)
     return read_name(name), read_fingerprint(fingerprint), read_time(mtime)

@@ -28,7 +28,10 @@ class Producer:
     build: str | None = None
 
     def __str__(self) -> str:
-        """Return NAME/VERSION/WIDTH, as `autoloadctl --producer` takes it."""
+        """Return NAME/VERSION/WIDTH[/BUILD], as `parse_producer` reads it.
+
+        One with a slash in its name or version has no such form: it does not come back the same.
+        """
         text = f"{self.name}/{self.version}/{self.pointer_width}"
         return text if self.build is None else f"{text}/{self.build}"
 
@@ -52,15 +55,18 @@ class Producer:
         # Imported here: only the daemon asks, and a shell's client should not pay for it.
         from hashlib import blake2b  # noqa: PLC0415
 
-        identity = "\0".join(
-            (self.name, self.version, str(self.pointer_width), *([self.build] if self.build else []))
-        )
-        digest = blake2b(identity.encode(), digest_size=8).hexdigest()
+        texts = [self.name, self.version, str(self.pointer_width)]
+        if self.build is not None:
+            texts.append(self.build)
+        # Each with its length: a text may hold any separator.
+        identity = b"".join(b"%d:%b" % (len(text), text) for text in map(str.encode, texts))
+        digest = blake2b(identity, digest_size=8).hexdigest()
         readable = "".join(
             letter if letter.isascii() and (letter.isalnum() or letter in "._+") else "-"
             for letter in f"{self.name}-{self.version}-{self.pointer_width}"
         )
-        return f"{readable.lstrip('.')[:47]}-{digest}"
+        # Not hidden, and not taken for an option on a command line.
+        return f"{readable.lstrip('.-')[:47]}-{digest}"
 
 
 TOOL_OUTPUT = Producer("tool-output", "1")
@@ -69,10 +75,12 @@ TOOL_OUTPUT = Producer("tool-output", "1")
 
 def parse_producer(text: str) -> Producer:
     """Read NAME/VERSION/WIDTH[/BUILD]. Raises ValueError that says what was expected."""
-    name, *rest = text.split("/", 3)
-    if not 2 <= len(rest) <= 3 or not name or not rest[0] or rest[1] not in ("4", "8"):
-        raise ValueError(f"{text!r} is not NAME/VERSION/WIDTH, such as zsh/5.9/8 (WIDTH is 4 or 8)")
-    return Producer(name, rest[0], int(rest[1]), rest[2] if len(rest) == 3 else None)
+    parts = text.split("/", 3)
+    if len(parts) < 3 or not all(parts) or parts[2] not in ("4", "8"):
+        raise ValueError(
+            f"{text!r} is not NAME/VERSION/WIDTH[/BUILD], such as zsh/5.9/8 (WIDTH is 4 or 8)"
+        )
+    return Producer(parts[0], parts[1], int(parts[2]), *parts[3:])
 
 
 def producer_from_map(value: object) -> Producer:

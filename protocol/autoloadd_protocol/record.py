@@ -57,7 +57,8 @@ class Record(NamedTuple):
     def is_intact(self) -> bool:
         """Tell whether the body still has the checksum that was stored with it."""
         checksum, size = _UNPACK_PREFIX(self.buffer, self.start - PREFIX_BYTES)
-        return size == self.end - self.start and checksum == crc32(self.buffer[self.start : self.end])
+        body = self.buffer[self.start : self.end]
+        return size == len(body) and checksum == crc32(body)
 
     def is_fresh(self, binary_mtime_ns: int | None, encoded_fingerprint: bytes | None) -> bool:
         """Tell whether the entry may be served to someone who asked with these.
@@ -92,7 +93,10 @@ def encode_record(
 
 
 def body_start(name_bytes: int, blob_start: int, blob_bytes: int) -> int:
-    """Return where the body begins whose blob begins at `blob_start`: shortest forms leave no choice."""
+    """Return where the body begins whose blob begins at `blob_start`.
+
+    Shortest forms leave no choice.
+    """
     name_header = 1 if name_bytes < 32 else 2 if name_bytes < 0x100 else 3
     return blob_start - _blob_header_bytes(blob_bytes) - name_bytes - name_header - 1
 
@@ -146,7 +150,7 @@ _INT_SIZES = {
 
 
 def _read_length(buffer: bytes | memoryview, at: int, sizes: dict[int, int]) -> tuple[int, int]:
-    """Return where the bytes of the str or bin at `at` begin, and how many there are; -1: neither."""
+    """Return where the bytes of the str or bin at `at` begin, and how many; -1: neither."""
     first = buffer[at]
     if first in sizes:
         width = sizes[first]

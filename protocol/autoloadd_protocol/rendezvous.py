@@ -29,16 +29,14 @@ class StatLike(Protocol):
 
 
 def is_switched_off(environment: Mapping[str, str]) -> bool:
-    """Tell whether the user switched the cache off: AUTOLOADD_CACHE or ZSHRS_CACHE is 0, false or no."""
+    """Tell whether AUTOLOADD_CACHE or ZSHRS_CACHE is 0, false or no: the user wants no cache."""
     return any(
         environment.get(variable, "").strip().lower() in OFF_WORDS
         for variable in ("AUTOLOADD_CACHE", "ZSHRS_CACHE")
     )
 
 
-def socket_path(
-    environment: Mapping[str, str], uid: int, lstat: Callable[[str], StatLike]
-) -> str:
+def socket_path(environment: Mapping[str, str], uid: int, lstat: Callable[[str], StatLike]) -> str:
     """Return the socket's path: the first of these that can be used.
 
     `AUTOLOADD_SOCKET`; `/run/user/UID/autoloadd/socket`; `$XDG_RUNTIME_DIR/autoloadd/socket`;

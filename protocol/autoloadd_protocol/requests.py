@@ -1,0 +1,177 @@
+"""The frames of a shell's hot path, put together and taken apart without the msgpack package.
+
+A shell that asks for one entry must not pay for imports. This module, with what it imports, loads
+no msgpack, typing or dataclasses. Frames are whole here: the length comes first.
+
+Ids run from FIRST_ID to LAST_ID, so that each takes five bytes, and the head of the expected answer
+is one byte string: eight bytes that a client compares with one `startswith`.
+"""
+
+from __future__ import annotations
+
+from .decoding import bin_span, decode_int
+from .encoding import (
+    NIL,
+    array_header,
+    bin_header,
+    encode_optional_bin,
+    encode_optional_int,
+    encode_str,
+    encode_uint,
+    map_header,
+)
+from .errors import FrameError
+from .framing import LENGTH_BYTES, encode_frame
+from .limits import PROTOCOL_MAJOR, PROTOCOL_MINOR
+
+TYPE_CHECKING = False  # typing's own costs 10 ms
+if TYPE_CHECKING:
+    from .producer import Producer
+
+FIRST_ID = 0x10000
+LAST_ID = 0xFFFFFFFF
+
+RESULT_AT = LENGTH_BYTES + 8
+"""Where the result of a successful answer begins in its frame."""
+
+_ID = slice(LENGTH_BYTES + 2, LENGTH_BYTES + 7)
+
+
+def next_id(request_id: int) -> int:
+    """Return the id after this one."""
+    return request_id + 1 if request_id < LAST_ID else FIRST_ID
+
+
+def request_frame(request_id: int | None, method: bytes, *params: bytes) -> bytes:
+    """Return the frame of a request whose parameters are encoded already; of a notification for None."""
+    kind = b"\x93\x02" if request_id is None else b"\x94\x00" + encode_uint(request_id)
+    head = (kind, encode_str(method), array_header(len(params)))
+    return encode_frame(b"".join((*head, *params)))
+
+
+def hello_request(request_id: int, producer: Producer | None, *, version: str, pid: int) -> bytes:
+    """Return the frame that opens a connection. Send the first request behind it in the same write.
+
+    Without a producer only control requests can follow.
+    """
+    protocol = array_header(2) + encode_uint(PROTOCOL_MAJOR) + encode_uint(PROTOCOL_MINOR)
+    client = b"".join(
+        (
+            map_header(3),
+            encode_str(b"name") + encode_str(b"autoloadd-python"),
+            encode_str(b"version") + encode_str(version.encode()),
+            encode_str(b"pid") + encode_uint(pid),
+        )
+    )
+    return request_frame(request_id, b"hello", protocol, encode_producer(producer), client)
+
+
+def encode_producer(producer: Producer | None) -> bytes:
+    """Return the wire form of a producer, or nil."""
+    if producer is None:
+        return NIL
+    pairs = [
+        encode_str(b"name") + encode_str(producer.name.encode()),
+        encode_str(b"version") + encode_str(producer.version.encode()),
+        encode_str(b"pointer_width") + encode_uint(producer.pointer_width),
+    ]
+    if producer.build is not None:
+        pairs.append(encode_str(b"build") + encode_str(producer.build.encode()))
+    return map_header(len(pairs)) + b"".join(pairs)
+
+
+def get_request(
+    request_id: int,
+    name: bytes,
+    *,
+    binary_mtime_ns: int | None = None,
+    fingerprint: bytes | None = None,
+) -> bytes:
+    """Return the frame that asks for one entry. `name` is UTF-8."""
+    return request_frame(
+        request_id,
+        b"get",
+        encode_str(name),
+        encode_optional_int(binary_mtime_ns),
+        encode_optional_bin(fingerprint),
+    )
+
+
+def put_request(
+    request_id: int | None,
+    name: bytes,
+    blob: bytes,
+    *,
+    binary_mtime_ns: int | None = None,
+    fingerprint: bytes | None = None,
+    sync: str = "write",
+) -> bytes:
+    """Return the frame that stores one entry; without an id a notification, which gets no answer."""
+    return request_frame(
+        request_id,
+        b"put",
+        encode_str(name),
+        bin_header(len(blob)),
+        blob,
+        encode_optional_int(binary_mtime_ns),
+        encode_optional_bin(fingerprint),
+        encode_str(sync.encode()),
+    )
+
+
+def answer_id(request: bytes) -> bytes:
+    """Return what the payload of the answer to this request frame begins with: its kind and id."""
+    return b"\x94\x01" + request[_ID]
+
+
+def is_success(answer: bytes, request: bytes) -> bool:
+    """Tell whether an answer's frame is the result of this request's frame.
+
+    Anything else is a refusal (`messages.decode_answer` reads it), or is not ours: close.
+    """
+    return answer.startswith(answer_id(request) + NIL, LENGTH_BYTES)
+
+
+def parse_get_answer(answer: bytes, name: bytes) -> tuple[int, int] | None:
+    """Return where the blob begins and ends in a successful answer's frame; None: a miss.
+
+    Raises FrameError when it is no entry of that name, as when two processes read each other's
+    answers: close the connection and use nothing of it.
+    """
+    if answer[RESULT_AT:] == NIL:
+        return None
+    head = b"\x95" + encode_str(name)
+    if answer.startswith(head, RESULT_AT):
+        start, size = bin_span(answer, RESULT_AT + len(head))
+        if 0 <= size < len(answer) - start:
+            return start, start + size
+    raise FrameError("the answer to a get is no entry of the name that was asked for")
+
+
+def parse_get_times(answer: bytes, blob_end: int) -> tuple[bytes | None, int, int]:
+    """Return (fingerprint, binary_mtime_ns, cached_at_ns), which stand behind the blob.
+
+    Raises FrameError when they are not there.
+    """
+    try:
+        start, size = bin_span(answer, blob_end)
+        mtime_at = blob_end + 1 if size < 0 else start + size
+        binary_mtime_ns, cached_at = decode_int(answer, mtime_at)
+        fingerprint = None if size < 0 else answer[start:mtime_at]
+        return fingerprint, binary_mtime_ns, decode_int(answer, cached_at)[0]
+    except (ValueError, IndexError) as exc:
+        raise FrameError(f"the answer to a get ends badly: {exc}") from exc
+
+
+def parse_uint_answer(answer: bytes) -> int:
+    """Return the number that a successful answer holds: a generation or a count.
+
+    Raises FrameError when it holds something else.
+    """
+    try:
+        value, end = decode_int(answer, RESULT_AT)
+    except (ValueError, IndexError) as exc:
+        raise FrameError(f"expected a number: {exc}") from exc
+    if value < 0 or end != len(answer):
+        raise FrameError("expected a number of at least 0, and nothing after it")
+    return value
