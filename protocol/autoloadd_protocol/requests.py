@@ -43,7 +43,7 @@ def next_id(request_id: int) -> int:
 
 
 def request_frame(request_id: int | None, method: bytes, *params: bytes) -> bytes:
-    """Return the frame of a request whose parameters are encoded already; of a notification for None."""
+    """Return the frame of a request with encoded parameters; of a notification when it has no id."""
     kind = b"\x93\x02" if request_id is None else b"\x94\x00" + encode_uint(request_id)
     head = (kind, encode_str(method), array_header(len(params)))
     return encode_frame(b"".join((*head, *params)))
@@ -106,13 +106,12 @@ def put_request(
     fingerprint: bytes | None = None,
     sync: str = "write",
 ) -> bytes:
-    """Return the frame that stores one entry; without an id a notification, which gets no answer."""
+    """Return the frame that stores one entry; without an id it is a notification: no answer."""
     return request_frame(
         request_id,
         b"put",
         encode_str(name),
-        bin_header(len(blob)),
-        blob,
+        bin_header(len(blob)) + blob,
         encode_optional_int(binary_mtime_ns),
         encode_optional_bin(fingerprint),
         encode_str(sync.encode()),
