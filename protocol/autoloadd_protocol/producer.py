@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from .errors import BAD_REQUEST, RequestError, too_large
 from .limits import PRODUCER_TEXT_BYTES
+from .values import FrozenValue
 
+TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 POINTER_WIDTHS = (4, 8)
 
 
-@dataclass(frozen=True, slots=True)
-class Producer:
+class Producer(FrozenValue):
     """A shell that compiles: bytecode of one producer is never served to another.
 
     `pointer_width` is in bytes, 4 or 8. `build` tells apart builds of one version; None is a
     build of its own.
     """
 
+    __slots__ = ("build", "name", "pointer_width", "version")
+    __match_args__ = ("name", "version", "pointer_width", "build")
+
     name: str
     version: str
-    pointer_width: int = 8
-    build: str | None = None
+    pointer_width: int
+    build: str | None
+
+    def __init__(
+        self, name: str, version: str, pointer_width: int = 8, build: str | None = None
+    ) -> None:
+        freeze = object.__setattr__
+        freeze(self, "name", name)
+        freeze(self, "version", version)
+        freeze(self, "pointer_width", pointer_width)
+        freeze(self, "build", build)
 
     def __str__(self) -> str:
         """Return NAME/VERSION/WIDTH[/BUILD], as `parse_producer` reads it.

@@ -7,25 +7,26 @@ the same place also under su, cron and in containers, where XDG_RUNTIME_DIR is m
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING, Protocol
 
 from .errors import RendezvousError
 from .limits import SOCKET_PATH_BYTES
 
+TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Protocol
+
+    class StatLike(Protocol):
+        """The part of os.stat_result that is looked at."""
+
+        @property
+        def st_mode(self) -> int: ...
+
+        @property
+        def st_uid(self) -> int: ...
+
 
 OFF_WORDS = ("0", "false", "no")
-
-
-class StatLike(Protocol):
-    """The part of os.stat_result that is looked at."""
-
-    @property
-    def st_mode(self) -> int: ...
-
-    @property
-    def st_uid(self) -> int: ...
 
 
 def is_switched_off(environment: Mapping[str, str]) -> bool:

@@ -43,7 +43,7 @@ def next_id(request_id: int) -> int:
 
 
 def request_frame(request_id: int | None, method: bytes, *params: bytes) -> bytes:
-    """Return the frame of a request with encoded parameters; of a notification when it has no id."""
+    """Return a request's frame, its parameters encoded already; a notification's without an id."""
     kind = b"\x93\x02" if request_id is None else b"\x94\x00" + encode_uint(request_id)
     head = (kind, encode_str(method), array_header(len(params)))
     return encode_frame(b"".join((*head, *params)))
