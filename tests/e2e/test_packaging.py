@@ -1,0 +1,69 @@
+"""The wheel and the source archive hold what a user and a packager need, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    "autoloadd_protocol": "protocol",
+    "autoloadd_client": "client",
+    "autoloadd_daemon": "daemon",
+}
+
+
+def build(kind: str, directory: Path) -> Path:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", kind, "--directory", directory],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    (built,) = directory.iterdir()
+    return built
+
+
+def sources(package: str) -> set[str]:
+    root = ROOT / PACKAGES[package]
+    files = (path for path in (root / package).rglob("*") if path.is_file())
+    return {str(p.relative_to(root)) for p in files if "__pycache__" not in p.parts}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    return zipfile.ZipFile(build("wheel", tmp_path_factory.mktemp("wheel")))
+
+
+def test_wheel_holds_the_three_packages_and_nothing_else_that_is_imported(
+    wheel: zipfile.ZipFile,
+) -> None:
+    shipped = {name for name in wheel.namelist() if ".d" not in name.split("/")[0][-12:]}
+    assert shipped == set().union(*map(sources, PACKAGES))
+
+
+@pytest.mark.parametrize("unit", ["autoloadd.socket", "autoloadd.service"])
+def test_wheel_installs_the_units_where_systemd_looks(wheel: zipfile.ZipFile, unit: str) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith(f"/{unit}"))
+    assert name.endswith(f".data/data/share/systemd/user/{unit}")
+    assert wheel.read(name) == (ROOT / "systemd" / unit).read_bytes()
+
+
+def test_wheel_has_both_commands_and_the_license(wheel: zipfile.ZipFile) -> None:
+    by_name = {name.split("/", 1)[1]: name for name in wheel.namelist() if ".dist-info/" in name}
+    assert wheel.read(by_name["licenses/LICENSE"]) == (ROOT / "LICENSE").read_bytes()
+    commands = wheel.read(by_name["entry_points.txt"]).decode().split()
+    assert {"autoloadd", "autoloadctl"} <= set(commands)
+
+
+def test_source_archive_holds_what_the_tests_need_and_no_leftovers(tmp_path: Path) -> None:
+    with tarfile.open(build("sdist", tmp_path)) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames()}
+    assert {
+        "LICENSE", "README.md", "pyproject.toml", "scripts/test", "benchmarks/main_job.py",
+        "systemd/autoloadd.service", "tests/e2e/test_packaging.py",
+    } <= names  # fmt: skip
+    assert not {name for name in names if "__pycache__" in name or name.startswith(".venv")}
