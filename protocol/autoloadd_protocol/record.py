@@ -16,6 +16,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
+from .decoding import bin_span, decode_int, str_span
 from .encoding import bin_header, encode_int, encode_optional_bin, str_header
 
 if TYPE_CHECKING:
@@ -119,56 +120,23 @@ def parse_record(buffer: bytes | memoryview, start: int, end: int) -> Record:
     The body must have passed its checksum: its form is relied on here, not checked.
     Raises ValueError or IndexError where it is no body all the same.
     """
-    position, name_bytes = _read_length(buffer, start + 1, _STR_SIZES)
+    position, name_bytes = str_span(buffer, start + 1)
     if name_bytes < 0:
         raise ValueError("a record does not begin with a name")
-    blob_start, blob_bytes = _read_length(buffer, position + name_bytes, _BIN_SIZES)
+    blob_start, blob_bytes = bin_span(buffer, position + name_bytes)
     if blob_bytes < 0:
         raise ValueError("a record holds no blob")
     blob_end = blob_start + blob_bytes
-    position, fingerprint_bytes = _read_length(buffer, blob_end, _BIN_SIZES)
+    position, fingerprint_bytes = bin_span(buffer, blob_end)
     mtime_at = blob_end + 1 if fingerprint_bytes < 0 else position + fingerprint_bytes
     return Record(buffer, start, end, decode_int(buffer, mtime_at)[0], blob_start, blob_end)
 
 
 def fingerprint_of(record: Record) -> bytes | None:
     """Return the fingerprint that was stored with an entry."""
-    position, size = _read_length(record.buffer, record.blob_end, _BIN_SIZES)
+    position, size = bin_span(record.buffer, record.blob_end)
     return None if size < 0 else bytes(record.buffer[position : position + size])
 
 
 def _blob_header_bytes(blob_bytes: int) -> int:
     return 2 if blob_bytes < 0x100 else 3 if blob_bytes < 0x10000 else 5
-
-
-_STR_SIZES = {0xD9: 1, 0xDA: 2, 0xDB: 4}
-_BIN_SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
-_INT_SIZES = {
-    0xCC: (1, False), 0xCD: (2, False), 0xCE: (4, False), 0xCF: (8, False),
-    0xD0: (1, True), 0xD1: (2, True), 0xD2: (4, True), 0xD3: (8, True),
-}  # fmt: skip
-
-
-def _read_length(buffer: bytes | memoryview, at: int, sizes: dict[int, int]) -> tuple[int, int]:
-    """Return where the bytes of the str or bin at `at` begin, and how many; -1: neither."""
-    first = buffer[at]
-    if first in sizes:
-        width = sizes[first]
-        return at + 1 + width, int.from_bytes(buffer[at + 1 : at + 1 + width], "big")
-    if sizes is _STR_SIZES and 0xA0 <= first < 0xC0:
-        return at + 1, first - 0xA0
-    return at, -1
-
-
-def decode_int(buffer: bytes | memoryview, at: int) -> tuple[int, int]:
-    """Return the integer at `at`, and where it ends. Raises ValueError where there is none."""
-    first = buffer[at]
-    if first < 0x80:
-        return first, at + 1
-    if first >= 0xE0:
-        return first - 0x100, at + 1
-    if first not in _INT_SIZES:
-        raise ValueError(f"0x{first:02x} begins no integer")
-    width, signed = _INT_SIZES[first]
-    end = at + 1 + width
-    return int.from_bytes(buffer[at + 1 : end], "big", signed=signed), end
