@@ -1,0 +1,5 @@
+"""`python -m autoloadd_client.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,164 @@
+"""What a command is given: its arguments, a way to the daemon, and a place for its output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from autoloadd_client.cache import Cache
+from autoloadd_client.shells.fingerprint import fingerprint_file
+from autoloadd_protocol.limits import NAME_BYTES
+from autoloadd_protocol.producer import Producer, parse_producer, producer_from_map
+
+from .conventions import BULK_SECONDS, UsageError
+from .text import Palette
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+EXAMPLE_PRODUCER = "zsh/5.9/8"
+
+
+class Context:
+    """One run of autoloadctl."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.wants_json: bool = arguments.json
+
+    @cached_property
+    def palette(self) -> Palette:
+        """Colours for stdout."""
+        return Palette(sys.stdout)
+
+    def open_daemon(self) -> Cache:
+        """Return a connection for the commands that need no producer."""
+        timeout, bulk_timeout = self._timeouts
+        return Cache(
+            None, socket_path=self._socket_path, timeout=timeout, bulk_timeout=bulk_timeout
+        )
+
+    def open_cache(
+        self, producer: Producer | None = None, *, binary_mtime_ns: int | None = None
+    ) -> Cache:
+        """Return the cache of the given producer, or of the one that the user means.
+
+        Raises UsageError where that is not clear, or the --binary is not there.
+        """
+        timeout, bulk_timeout = self._timeouts
+        return Cache(
+            producer or self._find_producer(),
+            socket_path=self._socket_path,
+            binary_mtime_ns=self._read_mtime() if binary_mtime_ns is None else binary_mtime_ns,
+            timeout=timeout,
+            bulk_timeout=bulk_timeout,
+        )
+
+    def say(self, line: str) -> None:
+        """Write a line for people to stdout."""
+        sys.stdout.write(f"{line}\n")
+
+    def write_json(self, value: object) -> None:
+        """Write a value for machines to stdout."""
+        sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write raw bytes to stdout."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+
+    def report(self, value: object, line: str) -> None:
+        """Write what was done: the value with --json, the line without."""
+        if self.wants_json:
+            self.write_json(value)
+        else:
+            self.say(line)
+
+    def warn(self, line: str) -> None:
+        """Write a line to stderr."""
+        sys.stderr.write(f"{line}\n")
+
+    @property
+    def _socket_path(self) -> str | None:
+        path: str | None = self.arguments.socket
+        return None if path is None else os.path.abspath(path)
+
+    @property
+    def _timeouts(self) -> tuple[float, float]:
+        """How long to wait for one answer, and for what takes as long as there are entries."""
+        given: float | None = self.arguments.timeout
+        usual: float = self.arguments.usual_timeout
+        return (usual, BULK_SECONDS) if given is None else (given, given)
+
+    def _read_mtime(self) -> int | None:
+        binary: str | None = self.arguments.binary
+        if binary is None:
+            mtime: int | None = self.arguments.mtime
+            return mtime
+        try:
+            return os.stat(binary).st_mtime_ns
+        except OSError as exc:
+            raise UsageError(f"--binary {binary}: {exc.strerror}") from exc
+
+    def _find_producer(self) -> Producer:
+        given: Producer | None = self.arguments.producer
+        return given or _producer_from_environment() or self._only_producer()
+
+    def _only_producer(self) -> Producer:
+        with self.open_daemon() as daemon:
+            producers = [producer_from_map(row["producer"]) for row in daemon.shards()]
+        if len(producers) == 1:
+            return producers[0]
+        there = "".join(f"\n  --producer {producer}" for producer in producers)
+        raise UsageError(
+            "whose entries? Give --producer NAME/VERSION/WIDTH, such as --producer "
+            f"{EXAMPLE_PRODUCER}, or set AUTOLOADD_PRODUCER; "
+            + (f"the daemon has:{there}" if there else "the daemon has none yet")
+        )
+
+
+def _producer_from_environment() -> Producer | None:
+    text = os.environ.get("AUTOLOADD_PRODUCER")
+    if not text:
+        return None
+    try:
+        return parse_producer(text)
+    except ValueError as exc:
+        raise UsageError(f"AUTOLOADD_PRODUCER: {exc}") from exc
+
+
+def check_name(name: str) -> str:
+    """Return a name that the cache can hold. Raises UsageError that says why it cannot."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as exc:
+        raise UsageError(f"the name {os.fsencode(name)!r} is not valid UTF-8") from exc
+    if not 0 < size <= NAME_BYTES:
+        raise UsageError(f"a name has 1 to {NAME_BYTES:,} bytes, this one {size:,}: {name[:40]!r}")
+    return name
+
+
+def check_names(names: Iterable[str]) -> list[str]:
+    """Return names that the cache can hold. Raises UsageError for the first that it cannot."""
+    return [check_name(name) for name in names]
+
+
+def read_fingerprint(path: str | None) -> bytes | None:
+    """Return the fingerprint of the --fingerprint-file. Raises UsageError where it is not there."""
+    if path is None:
+        return None
+    try:
+        return fingerprint_file(path)
+    except OSError as exc:
+        raise UsageError(f"--fingerprint-file {path}: {exc.strerror}") from exc
+
+
+def _plain(value: object) -> object:
+    """Return what JSON has no form for in a form that it has."""
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return str(value)

@@ -1,0 +1,207 @@
+"""The commands about the daemon and its shards: status, ping, shards, drop, shutdown, version."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from autoloadd_client.errors import CacheError
+from autoloadd_protocol import __version__
+from autoloadd_protocol.producer import producer_from_map
+
+from .conventions import FOUND, WRITE_SECONDS
+from .parser import add_command
+from .text import format_ago, format_count, format_duration, format_size, format_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .context import Context
+    from .parser import Subparsers
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    """Add these commands to autoloadctl's."""
+    add_command(
+        subparsers,
+        "status",
+        run_status,
+        summary="show how the daemon is",
+        examples="  autoloadctl status\n  autoloadctl status --json | jq .storage.state\n",
+        data=False,
+    )
+    add_command(
+        subparsers,
+        "ping",
+        run_ping,
+        summary="see whether the daemon answers",
+        examples="  autoloadctl ping && echo it is there\n",
+        data=False,
+    )
+    add_command(
+        subparsers,
+        "shards",
+        run_shards,
+        summary="list whose entries are cached",
+        examples="  autoloadctl shards\n  autoloadctl shards --json | jq -r '.[].id'\n",
+        data=False,
+    )
+    drop = add_command(
+        subparsers,
+        "drop",
+        run_drop,
+        summary="remove a shard with all its entries, at once",
+        operands="ID",
+        examples="  autoloadctl shards\n  autoloadctl drop zsh-5.8-8-2f1c58a3d04e9b77\n",
+        data=False,
+        usual_timeout=WRITE_SECONDS,
+    )
+    drop.add_argument("id", metavar="ID", help="as `autoloadctl shards` lists it")
+    add_command(
+        subparsers,
+        "shutdown",
+        run_shutdown,
+        summary="stop the daemon, after everything is on disk, at once",
+        examples="  autoloadctl shutdown\n",
+        data=False,
+        usual_timeout=WRITE_SECONDS,
+    )
+    add_command(
+        subparsers,
+        "version",
+        run_version,
+        summary="show the versions of autoloadctl and of the daemon",
+        examples="  autoloadctl version\n",
+        data=False,
+    )
+
+
+def run_status(context: Context) -> int:
+    """Show the daemon's own account of itself."""
+    with context.open_daemon() as daemon:
+        status = daemon.status()
+    if context.wants_json:
+        context.write_json(status)
+    else:
+        sys.stdout.write(_describe_status(context, status))
+    return FOUND
+
+
+def _describe_status(context: Context, status: Mapping[str, Any]) -> str:
+    storage = status["storage"]
+    healthy = storage["state"] == "healthy"
+    paint = context.palette.good if healthy else context.palette.bad
+    rows = [
+        ("autoloadd", f"{status['server_version']}, pid {status['pid']}"),
+        ("up", format_duration(status["uptime_ns"])),
+        ("socket", str(status["socket"])),
+        ("cache", str(status["cache_dir"])),
+        ("connections", f"{status['connections']:,}"),
+        ("memory", format_size(status["memory_bytes"])),
+        ("shards", _describe_shards(status)),
+        ("storage", paint(str(storage["state"])) + _describe_trouble(storage)),
+        *(("set aside", f"{item['file']}: {item['reason']}") for item in storage["set_aside"]),
+        ("refused", format_count(status["refused_notifications"], "write") + " nobody waited for"),
+        *((name.replace("_", " "), f"{count:,}") for name, count in _counters(status)),
+    ]
+    return format_table(rows)
+
+
+def _describe_shards(status: Mapping[str, Any]) -> str:
+    held, limit = format_size(status["shard_bytes"]), format_size(status["max_bytes"])
+    return f"{status['shards']:,}, {held} of at most {limit}"
+
+
+def _counters(status: Mapping[str, Any]) -> list[tuple[str, int]]:
+    return [(str(name), count) for name, count in status["counters"].items() if count]
+
+
+def _describe_trouble(storage: Mapping[str, Any]) -> str:
+    parts = []
+    if storage.get("since_ns_ago") is not None:
+        parts.append(f"since {format_duration(storage['since_ns_ago'])}")
+    if storage.get("error"):
+        parts.append(str(storage["error"]))
+    if storage.get("next_try_ns") is not None:
+        parts.append(f"next try in {format_duration(storage['next_try_ns'])}")
+    return "".join(f", {part}" for part in parts)
+
+
+def run_ping(context: Context) -> int:
+    """Ask for a sign of life, and say how long it took: the connection is made before."""
+    with context.open_daemon() as daemon:
+        pid = daemon.server["pid"]
+        started = time.monotonic_ns()
+        daemon.ping()
+        took = time.monotonic_ns() - started
+    context.report({"pid": pid, "ns": took}, f"autoloadd (pid {pid}) answers: {took / 1e6:.2f} ms")
+    return FOUND
+
+
+def run_shards(context: Context) -> int:
+    """List the shards."""
+    with context.open_daemon() as daemon:
+        shards = daemon.shards()
+    if context.wants_json:
+        context.write_json(shards)
+    else:
+        sys.stdout.write(_describe_all(shards))
+    return FOUND
+
+
+def _describe_all(shards: Sequence[Mapping[str, Any]]) -> str:
+    if not shards:
+        return "no shards: nothing has been stored yet\n"
+    header = ("ID", "PRODUCER", "ENTRIES", "BLOBS", "STORED", "USED")
+    rows = [
+        (
+            str(shard["id"]),
+            str(producer_from_map(shard["producer"])),
+            f"{shard['entries']:,}",
+            format_size(shard["blob_bytes"]),
+            format_size(shard["stored_bytes"]),
+            format_ago(shard["last_used_ns_ago"]),
+        )
+        for shard in shards
+    ]
+    return format_table([header, *rows], right=frozenset((2, 3, 4)))
+
+
+def run_drop(context: Context) -> int:
+    """Remove a whole shard."""
+    shard_id: str = context.arguments.id
+    with context.open_daemon() as daemon:
+        daemon.drop_shard(shard_id)
+    context.report({"dropped": shard_id}, f"dropped {shard_id} with all its entries")
+    return FOUND
+
+
+def run_shutdown(context: Context) -> int:
+    """Stop the daemon; it answers when everything is on disk."""
+    with context.open_daemon() as daemon:
+        pid = daemon.server["pid"]
+        daemon.shutdown()
+    context.report({"stopped_pid": pid}, f"autoloadd (pid {pid}) has stored everything and stops")
+    return FOUND
+
+
+def run_version(context: Context) -> int:
+    """Show both versions; that the daemon does not run is an answer too."""
+    try:
+        with context.open_daemon() as daemon:
+            server = daemon.server
+    except CacheError as exc:
+        context.report(
+            {"client": __version__, "daemon": None, "reason": str(exc)},
+            f"autoloadctl {__version__}\nautoloadd: {exc}",
+        )
+        return FOUND
+    major, minor = server["protocol"]
+    found = {"version": server["server_version"], "protocol": [major, minor], "pid": server["pid"]}
+    context.report(
+        {"client": __version__, "daemon": found},
+        f"autoloadctl {__version__}\n"
+        f"autoloadd {found['version']} (protocol {major}.{minor}, pid {found['pid']})",
+    )
+    return FOUND

@@ -1,0 +1,156 @@
+"""The short way to one entry: `autoloadctl get NAME`, at the cost of starting Python.
+
+A shell waits for this process. argparse, json and msgpack would each cost more than the answer, so
+nothing of them is loaded. Everything unusual in the arguments is left to the full parser, which
+answers the same.
+"""
+
+from __future__ import annotations
+
+import os
+
+from autoloadd_client.cache import Cache
+from autoloadd_client.errors import CacheError
+from autoloadd_protocol.limits import NAME_BYTES
+from autoloadd_protocol.producer import parse_producer
+
+from .conventions import (
+    BROKEN_PIPE,
+    FOUND,
+    INTERRUPTED,
+    MISS,
+    READ_SECONDS,
+    USAGE,
+    describe_failure,
+    error_line,
+)
+
+_STDOUT = 1
+_STDERR = 2
+
+_OPTIONS = ("--producer", "--socket", "--binary", "--mtime")
+_MAX_TIME = 2**63 - 1
+
+
+def run_fast(arguments: list[str]) -> None:
+    """Answer a plain `get` and end the process; return where it is anything else.
+
+    `arguments` are those behind `get`.
+    """
+    try:
+        status = get_plain(arguments)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    if status is not None:
+        # Nothing is left to clean up, and the interpreter's own farewell takes a millisecond.
+        os._exit(status)
+
+
+def get_plain(arguments: list[str]) -> int | None:
+    """Write one blob to stdout and return the exit code; None for what is no plain `get`."""
+    options = _split(arguments)
+    cache = None if options is None else _make_cache(options)
+    if options is None or cache is None:
+        return None
+    try:
+        return _answer(cache, options["NAME"])
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except OSError:
+        return USAGE  # stderr is not writable: nobody can be told
+
+
+def _answer(cache: Cache, name: str) -> int:
+    try:
+        blob = cache.get(name)
+        if blob is None:
+            return MISS
+        _write_all(_STDOUT, blob)
+    except CacheError as exc:
+        status, message = describe_failure(exc)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        status, message = USAGE, f"stdout: {exc.strerror}"
+    else:
+        return FOUND
+    _write_all(_STDERR, os.fsencode(error_line(message)))
+    return status
+
+
+def _split(arguments: list[str]) -> dict[str, str] | None:
+    """Return the name and the options, each at most once; None for anything else."""
+    found: dict[str, str] = {}
+    position = 0
+    while position < len(arguments):
+        key, equals, value = arguments[position].partition("=")
+        if key not in _OPTIONS:
+            key, value = "NAME", arguments[position]
+        elif not equals:
+            position += 1
+            value = arguments[position] if position < len(arguments) else ""
+        # What begins with a dash may be an option of the full parser's; it also has the words for
+        # an empty value and for one given twice.
+        if not value or value.startswith("-") or key in found:
+            return None
+        found[key] = value
+        position += 1
+    return found if _is_name(found.get("NAME", "")) else None
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(name) <= NAME_BYTES and len(os.fsencode(name)) <= NAME_BYTES and _is_utf8(name)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _make_cache(options: dict[str, str]) -> Cache | None:
+    """Return the cache to ask; None where the full path has to find or to explain something."""
+    producer = options.get("--producer") or os.environ.get("AUTOLOADD_PRODUCER")
+    if not producer or ("--binary" in options and "--mtime" in options):
+        return None
+    try:
+        return Cache(
+            parse_producer(producer),
+            socket_path=os.path.abspath(options["--socket"]) if "--socket" in options else None,
+            binary_mtime_ns=_read_time(options),
+            timeout=READ_SECONDS,
+        )
+    except (ValueError, OSError):
+        return None
+
+
+def _read_time(options: dict[str, str]) -> int | None:
+    """Return the time to compare with. Raises OSError or ValueError."""
+    if "--binary" in options:
+        return os.stat(options["--binary"]).st_mtime_ns
+    if "--mtime" not in options:
+        return None
+    time_ns = int(options["--mtime"])
+    if time_ns > _MAX_TIME:
+        raise ValueError(time_ns)
+    return time_ns
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, whatever each write takes. Raises OSError."""
+    with memoryview(data) as rest:
+        written = 0
+        while written < len(rest):
+            try:
+                written += os.write(descriptor, rest[written:])
+            except BlockingIOError:
+                _wait_for_room(descriptor)
+
+
+def _wait_for_room(descriptor: int) -> None:
+    # A pipe that whoever started us made non-blocking.
+    import select  # noqa: PLC0415  rarely needed
+
+    select.select([], [descriptor], [])

@@ -1,0 +1,78 @@
+"""One run of autoloadctl: arguments in, exit code out. The one place where errors become codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from io import TextIOWrapper
+from typing import TYPE_CHECKING
+
+from autoloadd_client.errors import CacheError
+from autoloadd_client.shells.errors import ShellError
+
+from . import control, data, shard, warming
+from .context import Context
+from .conventions import (
+    BROKEN_PIPE,
+    INTERRUPTED,
+    USAGE,
+    FailedError,
+    UsageError,
+    describe_failure,
+    error_line,
+)
+from .parser import build_parser, default_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_GROUPS = (data.add_commands, shard.add_commands, warming.add_commands, control.add_commands)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; what went wrong is on stderr.
+
+    Raises SystemExit for --help, --version and what the parser does not understand.
+    """
+    _use_utf8()
+    try:
+        return _run_and_flush(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has what it wanted. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as exc:
+        # Reading files has its own errors: this is stdout, or the place for temporary files.
+        sys.stderr.write(error_line(exc))
+        return USAGE
+
+
+def _run_and_flush(arguments: Sequence[str]) -> int:
+    try:
+        status = _run_command(arguments)
+    except FailedError as exc:
+        sys.stderr.write(error_line(exc))
+        status = exc.status
+    sys.stdout.flush()
+    return status
+
+
+def _run_command(arguments: Sequence[str]) -> int:
+    """Run the command. Raises FailedError for everything that has a message for the user."""
+    options = build_parser(_GROUPS).parse_args(arguments, default_options())
+    try:
+        status: int = options.run(Context(options))
+    except (UsageError, ShellError) as exc:
+        raise FailedError(USAGE, str(exc)) from exc
+    except CacheError as exc:
+        raise FailedError(*describe_failure(exc)) from exc
+    return status
+
+
+def _use_utf8() -> None:
+    """Names are UTF-8, whatever the locale says; bytes of paths that are not pass unchanged."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")

@@ -1,0 +1,154 @@
+"""`autoloadctl warm zsh`: have zsh compile what is missing or stale, and cache it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
+
+from autoloadd_client.entry import Entry
+from autoloadd_client.shells.zsh import LeftOut, find_functions, find_zsh
+from autoloadd_client.shells.zsh_compile import compile_functions
+
+from .conventions import FOUND, MISS, TERMINATED, UsageError
+from .text import Progress, format_count, format_duration, format_size, make_printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autoloadd_client.cache import Cache
+    from autoloadd_client.shells.zsh import Found, Function, Zsh
+
+    from .context import Context
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What a warm-up has done so far."""
+
+    fresh: int = 0
+    entries: dict[str, Entry] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    @property
+    def blob_bytes(self) -> int:
+        return sum(len(entry.blob) for entry in self.entries.values())
+
+
+def run_warm(context: Context) -> int:
+    """Find, ask what is missing, compile just that, store it in one go, and say what was done."""
+    _refuse_foreign_options(context)
+    # Python's own answer to SIGTERM would leave the directory with the compiled files behind.
+    signal.signal(signal.SIGTERM, _end_cleanly)
+    started = time.monotonic_ns()
+    directories = _check_directories(context.arguments.directories)
+    zsh = find_zsh(context.arguments.binary)
+    found = find_functions(directories or zsh.fpath)
+    outcome = _Outcome(left_out=list(found.left_out))
+    with context.open_cache(zsh.producer, binary_mtime_ns=zsh.mtime_ns) as cache:
+        wanted = _ask_what_is_missing(cache, found, zsh)
+        outcome.fresh = len(found.functions) - len(wanted)
+        _compile(zsh, wanted, outcome)
+        _store(cache, outcome)
+    _report(context, zsh, found, outcome, time.monotonic_ns() - started)
+    return FOUND if outcome.fresh or outcome.entries or not outcome.left_out else MISS
+
+
+def _refuse_foreign_options(context: Context) -> None:
+    arguments = context.arguments
+    if arguments.producer is not None or arguments.mtime is not None:
+        raise UsageError(
+            "warm asks zsh itself for producer and time: leave out --producer and --mtime; "
+            "--binary PATH takes another zsh than the one in PATH"
+        )
+
+
+def _end_cleanly(_number: int, _frame: object) -> NoReturn:
+    sys.exit(TERMINATED)
+
+
+def _check_directories(directories: Sequence[str]) -> Sequence[str]:
+    for directory in directories:
+        try:
+            os.scandir(directory).close()
+        except OSError as exc:
+            raise UsageError(f"{directory}: {exc.strerror}") from exc
+    return directories
+
+
+def _ask_what_is_missing(cache: Cache, found: Found, zsh: Zsh) -> list[Function]:
+    items = [(function.name, function.fingerprint, zsh.mtime_ns) for function in found.functions]
+    missing = frozenset(cache.missing(items))
+    return [function for function in found.functions if function.name in missing]
+
+
+def _compile(zsh: Zsh, functions: Sequence[Function], outcome: _Outcome) -> None:
+    progress = Progress(sys.stderr, "compiling", len(functions))
+    for done, result in enumerate(compile_functions(zsh, functions), start=1):
+        if isinstance(result, LeftOut):
+            outcome.left_out.append(result)
+        else:
+            function = result.function
+            outcome.entries[function.name] = Entry(
+                result.blob, fingerprint=function.fingerprint, binary_mtime_ns=zsh.mtime_ns
+            )
+        progress.show(done)
+    progress.clear()
+
+
+def _store(cache: Cache, outcome: _Outcome) -> None:
+    if not outcome.entries:
+        return
+    progress = Progress(sys.stderr, "storing", len(outcome.entries))
+    try:
+        cache.merge(outcome.entries, on_progress=progress.show)
+    finally:
+        progress.clear()
+
+
+def _report(context: Context, zsh: Zsh, found: Found, outcome: _Outcome, took_ns: int) -> None:
+    if context.wants_json:
+        context.write_json(
+            {
+                "producer": str(zsh.producer),
+                "binary": zsh.real,
+                "directories": found.directories,
+                "functions": _count_functions(found),
+                "compiled": len(outcome.entries),
+                "fresh": outcome.fresh,
+                "blob_bytes": outcome.blob_bytes,
+                "ns": took_ns,
+                "left_out": [
+                    {"path": left.path, "reason": left.reason} for left in outcome.left_out
+                ],
+            }
+        )
+        return
+    context.say(_summarise(zsh, found, outcome, took_ns))
+    for left in outcome.left_out:
+        context.say(f"left out {make_printable(left.path)}: {make_printable(left.reason)}")
+
+
+def _count_functions(found: Found) -> int:
+    return len(found.functions) + len(found.left_out)
+
+
+def _summarise(zsh: Zsh, found: Found, outcome: _Outcome, took_ns: int) -> str:
+    total = _count_functions(found)
+    functions = format_count(total, "function")
+    directories = format_count(found.directories, "directory", "directories")
+    parts = []
+    if outcome.entries:
+        parts.append(f"{len(outcome.entries):,} compiled")
+    if outcome.fresh:
+        parts.append(f"{'all ' if outcome.fresh == total else ''}{outcome.fresh:,} fresh")
+    if outcome.left_out:
+        parts.append(f"{len(outcome.left_out):,} left out")
+    if outcome.entries:
+        parts.append(f"{format_size(outcome.blob_bytes)} stored in {format_duration(took_ns)}")
+    else:
+        parts.append("nothing to store")
+    return f"zsh {zsh.version}: {functions} in {directories}; {', '.join(parts)}"
