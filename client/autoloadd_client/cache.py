@@ -1,0 +1,416 @@
+"""The cache, as a program that may block uses it: every call ends by its deadline.
+
+with Cache("zsh/5.9/8", binary="/bin/zsh") as cache:
+    blob = cache.get("compinit")
+    if blob is None:
+        cache.put("compinit", blob := compile_it())
+"""
+
+from __future__ import annotations
+
+# What only some methods need is imported in them: msgpack alone costs 5 ms, and one `get` of a
+# shell that has just started needs none of it.
+import os
+from itertools import chain
+from time import monotonic
+
+from autoloadd_protocol.encoding import encode_optional_int, encode_str
+from autoloadd_protocol.errors import FrameError
+from autoloadd_protocol.rendezvous import is_switched_off
+from autoloadd_protocol.requests import (
+    get_request,
+    parse_get_answer,
+    parse_get_times,
+    parse_uint_answer,
+    put_request,
+    request_frame,
+)
+
+from .checks import check_blob, check_fingerprint, check_name, check_sync, check_time
+from .entry import Entry
+from .errors import ForgedError, SwitchedOffError
+from .identity import read_binary_time, read_producer
+from .process import ProcessConnections
+
+TYPE_CHECKING = False  # typing's own costs 10 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import TracebackType
+    from typing import Any, NoReturn, Self, TypeAlias
+
+    from autoloadd_protocol.producer import Producer
+
+    from .bulk import Chunk
+    from .calls import Flushed
+    from .connection import Connection
+
+    Entries: TypeAlias = Mapping[str, bytes | Entry] | Iterable[tuple[str, bytes | Entry]]
+    Wanted: TypeAlias = str | tuple[str, bytes | None, int | None]
+
+
+class Cache:
+    """The entries of one producer, and the daemon that keeps them.
+
+    `producer` is a Producer or NAME/VERSION/WIDTH[/BUILD]; None is enough to control the daemon.
+    Entries older than the producer's binary are misses: its time is `binary_mtime_ns` (ns), or that
+    of the file at `binary`. Without either, times are not compared.
+
+    `timeout` (seconds) bounds each call on few entries as a whole: waiting for other threads,
+    connecting, asking, and connecting anew after the daemon was restarted. It bounds each round
+    trip of those that go on while there is more (`names`, `get_many`, `missing`); the whole of the
+    latter two and of every other call on many entries is bounded by `bulk_timeout`.
+
+    It connects at the first call. Threads may share it; after a fork the child connects anew.
+    Every method raises CacheError (see `errors`), and nothing else where it is used as typed.
+    Entries are not touched while the user has the cache switched off (SwitchedOffError); `ping`,
+    `status`, `shards`, `drop_shard` and `shutdown` work all the same.
+    """
+
+    def __init__(
+        self,
+        producer: Producer | str | None,
+        *,
+        socket_path: str | None = None,
+        binary: str | os.PathLike[str] | None = None,
+        binary_mtime_ns: int | None = None,
+        timeout: float = 1.0,
+        bulk_timeout: float = 30.0,
+    ) -> None:
+        """Raise ValueError for a producer or timeout that cannot be, OSError for such a binary."""
+        if not 0 < timeout < float("inf") or not 0 < bulk_timeout < float("inf"):
+            raise ValueError("a timeout is a number of seconds, more than 0")
+        self._binary_mtime_ns = check_time(read_binary_time(binary, binary_mtime_ns))
+        self._timeout = timeout
+        self._bulk_timeout = bulk_timeout
+        self._connections = ProcessConnections(socket_path, read_producer(producer))
+
+    def get(self, name: str, *, fingerprint: bytes | None = None) -> bytes | None:
+        """Return an entry's blob; None when it is absent or stale.
+
+        With a fingerprint, an entry that was stored with another one, or without one, is stale.
+        """
+        answer, span = self._ask_for(name, fingerprint)
+        return None if span is None else answer[span[0] : span[1]]
+
+    def get_entry(self, name: str, *, fingerprint: bytes | None = None) -> Entry | None:
+        """Return a blob with its fingerprint and times; None when it is absent or stale."""
+        answer, span = self._ask_for(name, fingerprint)
+        if span is None:
+            return None
+        try:
+            return Entry(answer[span[0] : span[1]], *parse_get_times(answer, span[1]))
+        except FrameError as exc:
+            self._distrust(exc)
+
+    def get_many(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the blobs of those names that are present and fresh."""
+        from .listing import get_many  # noqa: PLC0415
+
+        return get_many(self._many_calls(), names, self._binary_mtime_ns)
+
+    def put(
+        self,
+        name: str,
+        blob: bytes,
+        *,
+        fingerprint: bytes | None = None,
+        sync: str = "write",
+        wait: bool = True,
+    ) -> int | None:
+        """Store an entry; return the generation.
+
+        `sync` is what the daemon does before it answers: "memory" applies it, "write" (survives a
+        kill of the daemon) hands it to the operating system, "fsync" to stable storage. With
+        `wait=False` there is no answer, no round trip, and None: `flush` tells what was refused.
+        """
+        connection = self._connection()
+        request = put_request(
+            connection.next_id() if wait else None,
+            check_name(name),
+            check_blob(blob),
+            binary_mtime_ns=self._binary_mtime_ns,
+            fingerprint=check_fingerprint(fingerprint),
+            sync=check_sync(sync),
+        )
+        deadline = monotonic() + self._timeout
+        if not wait:
+            connection.notify(request, deadline)
+            return None
+        return self._read_uint(connection.exchange(request, deadline))
+
+    def put_many(self, entries: Mapping[str, bytes | Entry], *, sync: str = "write") -> int:
+        """Store entries, all or nothing; return the generation.
+
+        One request; what does not fit a frame is streamed as by `merge`.
+        """
+        from .bulk import Chunk  # noqa: PLC0415
+
+        chunk = Chunk()
+        for name, entry in entries.items():
+            chunk.add(name, entry)
+            if not chunk.fits_frame():
+                return self.merge(entries, sync=sync)
+        return self._put_chunk(chunk, sync)
+
+    def merge(
+        self,
+        entries: Entries,
+        *,
+        sync: str = "write",
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Store any number of entries beside those there are; return the generation.
+
+        They are taken from the iterable as they are sent, and all become visible at the end, or
+        none do. `on_progress` is called with the number sent so far. Raises ConnectionLostError
+        when the daemon goes away half-way: send all of it again.
+        """
+        from .bulk import chunks_of  # noqa: PLC0415
+
+        self._connection()  # refuses before anything is taken from the iterable
+        chunks = chunks_of(_pairs(entries))
+        first, second = next(chunks), next(chunks, None)
+        if second is not None:
+            rest = chain((first, second), chunks)
+            return self._stream("merge", rest, sync, on_progress=on_progress)
+        generation = self._put_chunk(first, sync)
+        if on_progress is not None:
+            on_progress(len(first))
+        return generation
+
+    def replace(
+        self,
+        entries: Entries,
+        *,
+        built_at_ns: int | None = None,
+        sync: str = "write",
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Put entries in the place of all there are; return the generation. See `merge`.
+
+        `built_at_ns` is stored in the shard's header; None: now.
+        """
+        from .bulk import chunks_of  # noqa: PLC0415
+
+        return self._stream(
+            "replace",
+            chunks_of(_pairs(entries)),
+            sync,
+            built_at_ns=check_time(built_at_ns),
+            on_progress=on_progress,
+        )
+
+    def delete(
+        self, names: Iterable[str] | str, *, sync: str = "write", wait: bool = True
+    ) -> int | None:
+        """Delete entries; return how many there were. `sync` and `wait` are as in `put`."""
+        from .listing import delete, delete_later  # noqa: PLC0415
+
+        names = [names] if isinstance(names, str) else names
+        if wait:
+            return delete(self._many_calls(), names, check_sync(sync))
+        delete_later(self._connection(), names, check_sync(sync), self._deadline())
+        return None
+
+    def names(self, prefix: str = "") -> Iterator[tuple[str, bool | None]]:
+        """Yield (name, fresh) in the order of the names' bytes, page by page.
+
+        `fresh` is None when the cache has no binary time. Changes made meanwhile may be seen.
+        """
+        from .listing import list_names  # noqa: PLC0415
+
+        return list_names(self._call, prefix, self._binary_mtime_ns)
+
+    def missing(self, names: Iterable[Wanted]) -> list[str]:
+        """Return those names, in their order, that `get` would miss: absent or stale.
+
+        An item is a name, or (name, fingerprint, binary_mtime_ns) as `get` compares them.
+        """
+        from .listing import missing  # noqa: PLC0415
+
+        return missing(self._many_calls(), names, self._binary_mtime_ns)
+
+    def count(self) -> int:
+        """Return the number of entries, stale ones included."""
+        from .calls import require_int  # noqa: PLC0415
+
+        return require_int(self._call("count"))
+
+    def stats(self) -> dict[str, Any]:
+        """Return `entries, fresh, stale, blob_bytes, generation, hits, misses, evicted`.
+
+        `fresh` and `stale` are None when the cache has no binary time.
+        """
+        from .calls import require_map  # noqa: PLC0415
+
+        return require_map(self._call("stats", self._binary_mtime_ns))
+
+    def clear(self, *, sync: str = "write") -> int:
+        """Delete all entries of the producer; return how many there were."""
+        from .calls import require_int  # noqa: PLC0415
+
+        return require_int(self._call("clear", check_sync(sync), seconds=self._bulk_timeout))
+
+    def flush(self) -> Flushed:
+        """Bring all acknowledged writes to stable storage, and tell what became of the others."""
+        from .calls import decode_result, require_flushed  # noqa: PLC0415
+
+        connection = self._connection()
+        deadline = monotonic() + self._bulk_timeout
+        answer, unconfirmed = connection.flush(deadline)
+        return require_flushed(decode_result(connection, answer, deadline), unconfirmed)
+
+    def ping(self) -> None:
+        """Return when the daemon answers."""
+        if self._control("ping") != "pong":
+            raise ForgedError("the answer to ping is not pong")
+
+    def status(self) -> dict[str, Any]:
+        """Return the daemon's state: see docs/protocol.md."""
+        from .calls import require_map  # noqa: PLC0415
+
+        return require_map(self._control("status"))
+
+    def shards(self) -> list[dict[str, Any]]:
+        """Return all shards, of every producer, with header, sizes and last use."""
+        from .calls import require_items, require_map  # noqa: PLC0415
+
+        return [require_map(shard) for shard in require_items(self._control("shards"))]
+
+    def drop_shard(self, shard_id: str) -> None:
+        """Delete a shard with all its entries, whoever the producer is."""
+        self._control("drop_shard", shard_id, seconds=self._bulk_timeout)
+
+    def shutdown(self) -> None:
+        """Stop the daemon, after it has flushed everything."""
+        connection = self._connections.own()
+        # On a new connection, and never twice: the second could stop the next daemon.
+        connection.close(monotonic() + self._timeout)
+        self._control("shutdown", seconds=self._bulk_timeout, again=False)
+        connection.close(monotonic() + self._timeout)
+
+    @property
+    def server(self) -> dict[str, Any]:
+        """What the daemon said to `hello`: protocol, server_version, pid, features, limits, ..."""
+        from .calls import decode_result, require_map  # noqa: PLC0415
+
+        self.ping()
+        connection = self._connections.own()
+        answer, deadline = connection.hello_answer, monotonic() + self._timeout
+        return require_map(decode_result(connection, answer, deadline))
+
+    def close(self) -> None:
+        """Let go of the socket. It does not wait for `wait=False` writes; a later call connects."""
+        self._connections.own().close(monotonic() + self._timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _connection(self) -> Connection:
+        if is_switched_off(os.environ):
+            raise SwitchedOffError("AUTOLOADD_CACHE or ZSHRS_CACHE switches the cache off")
+        return self._connections.own()
+
+    def _ask_for(
+        self, name: str, fingerprint: bytes | None
+    ) -> tuple[bytes, tuple[int, int] | None]:
+        deadline = monotonic() + self._timeout
+        connection = self._connection()
+        wanted = check_name(name)
+        request = get_request(
+            connection.next_id(),
+            wanted,
+            binary_mtime_ns=self._binary_mtime_ns,
+            fingerprint=check_fingerprint(fingerprint),
+        )
+        answer = connection.exchange(request, deadline)
+        try:
+            return answer, parse_get_answer(answer, wanted)
+        except FrameError as exc:
+            self._distrust(exc)
+
+    def _read_uint(self, answer: bytes) -> int:
+        try:
+            return parse_uint_answer(answer)
+        except FrameError as exc:
+            self._distrust(exc)
+
+    def _distrust(self, reason: FrameError) -> NoReturn:
+        self.close()
+        raise ForgedError(str(reason)) from reason
+
+    def _call(self, method: str, *params: object, seconds: float | None = None) -> Any:
+        from .calls import call  # noqa: PLC0415
+
+        return call(self._connection(), method, params, self._deadline(seconds))
+
+    def _control(
+        self, method: str, *params: object, seconds: float | None = None, again: bool = True
+    ) -> Any:
+        from .calls import call  # noqa: PLC0415
+
+        connection = self._connections.own()
+        return call(connection, method, params, self._deadline(seconds), again=again)
+
+    def _many_calls(self) -> Callable[..., Any]:
+        """Return what makes one of several round trips, with a deadline over all of them."""
+        end = self._deadline(self._bulk_timeout)
+
+        def ask(method: str, *params: object) -> Any:
+            return self._call(method, *params, seconds=min(self._timeout, end - monotonic()))
+
+        return ask
+
+    def _deadline(self, seconds: float | None = None) -> float:
+        return monotonic() + (self._timeout if seconds is None else seconds)
+
+    def _put_chunk(self, chunk: Chunk, sync: str) -> int:
+        connection = self._connection()
+        request = request_frame(
+            connection.next_id(),
+            b"put_many",
+            chunk.encode(),
+            encode_optional_int(self._binary_mtime_ns),
+            encode_str(check_sync(sync).encode()),
+        )
+        return self._read_uint(connection.exchange(request, self._deadline(self._bulk_timeout)))
+
+    def _stream(
+        self,
+        mode: str,
+        chunks: Iterable[Chunk],
+        sync: str,
+        *,
+        built_at_ns: int | None = None,
+        on_progress: Callable[[int], None] | None,
+    ) -> int:
+        from .bulk import Bulk, write  # noqa: PLC0415
+
+        check_sync(sync)
+        mtime = self._binary_mtime_ns
+        with Bulk(self._connections.new(), self._bulk_timeout) as bulk:
+            bulk.begin(mode, binary_mtime_ns=mtime, built_at_ns=built_at_ns)
+            return write(
+                bulk, chunks, sync=sync, before_commit=self._settle, on_progress=on_progress
+            )
+
+    def _settle(self) -> None:
+        # `wait=False` writes come before a bulk that is committed after them: a read on their own
+        # connection is answered when they are done.
+        if self._connection().has_unflushed():
+            self.count()
+
+
+def _pairs(entries: Entries) -> Iterable[tuple[str, bytes | Entry]]:
+    from collections.abc import Mapping  # noqa: PLC0415
+
+    return entries.items() if isinstance(entries, Mapping) else entries

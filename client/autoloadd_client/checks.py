@@ -1,0 +1,82 @@
+"""What a caller gives, checked before it is sent: the same rules as the daemon's, the same errors.
+
+No server sets its limits lower, so what passes here is refused there only for other reasons, and
+what does not pass costs no round trip. Each function raises BadRequestError or TooLargeError.
+"""
+
+from __future__ import annotations
+
+from autoloadd_protocol import parameters
+from autoloadd_protocol.encoding import (
+    array_header,
+    bin_header,
+    encode_optional_bin,
+    encode_optional_int,
+    encode_str,
+)
+from autoloadd_protocol.errors import BAD_REQUEST, RequestError
+
+from .entry import Entry
+from .errors import refusal
+
+TYPE_CHECKING = False  # typing's own costs 10 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    Value = TypeVar("Value")
+
+
+def checked(read: Callable[[object], Value], value: object) -> Value:
+    """Return what one of `parameters.read_*` makes of a value."""
+    try:
+        return read(value)
+    except RequestError as exc:
+        raise refusal(exc.code, exc.message, exc.detail) from exc
+    except UnicodeEncodeError as exc:
+        raise refusal(BAD_REQUEST, f"a name: {value!a:.80} has no UTF-8 form") from exc
+
+
+def check_name(name: str) -> bytes:
+    """Return a name's UTF-8 bytes: 1 to 1,024 of them."""
+    return checked(parameters.read_name, name)
+
+
+def check_blob(blob: bytes) -> bytes:
+    """Return a blob: at most 4 MiB."""
+    return checked(parameters.read_blob, blob)
+
+
+def check_fingerprint(fingerprint: bytes | None) -> bytes | None:
+    """Return a fingerprint: None, or 1 to 1,024 bytes."""
+    return checked(parameters.read_fingerprint, fingerprint)
+
+
+def check_time(time_ns: int | None) -> int | None:
+    """Return a time: None, or a signed 64-bit number of ns."""
+    return checked(parameters.read_time, time_ns)
+
+
+def check_sync(sync: str) -> str:
+    """Return one of "memory", "write", "fsync"."""
+    return checked(parameters.read_sync, sync)
+
+
+def encode_pair(name: str, entry: bytes | Entry) -> bytes:
+    """Return a name and its entry as they stand in a map of entries."""
+    key = encode_str(check_name(name))
+    if not isinstance(entry, Entry):
+        blob = check_blob(entry)
+        return b"".join((key, array_header(1), bin_header(len(blob)), blob))
+    blob = check_blob(entry.blob)
+    return b"".join(
+        (
+            key,
+            array_header(4),
+            bin_header(len(blob)),
+            blob,
+            encode_optional_bin(check_fingerprint(entry.fingerprint)),
+            encode_optional_int(check_time(entry.binary_mtime_ns)),
+            encode_optional_int(check_time(entry.cached_at_ns)),
+        )
+    )

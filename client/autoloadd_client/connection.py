@@ -1,0 +1,362 @@
+"""One blocking connection to the daemon: one exchange at a time, each over by its deadline.
+
+A deadline is a time of `time.monotonic()`. It covers waiting for other threads, connecting, the
+`hello`, sending, receiving, and the one new try after the daemon was restarted. Whatever breaks an
+exchange off (deadline, error, KeyboardInterrupt) closes the connection: a half-done exchange is
+never continued, so a late answer cannot be taken for the next one.
+
+A connection belongs to the process that made it: see `process`.
+"""
+
+from __future__ import annotations
+
+import _socket
+import _thread
+import os
+from itertools import count
+from sys import byteorder
+from time import monotonic, sleep
+
+from autoloadd_protocol import __version__
+from autoloadd_protocol.errors import RendezvousError
+from autoloadd_protocol.framing import LENGTH_BYTES
+from autoloadd_protocol.limits import FRAME_BYTES
+from autoloadd_protocol.rendezvous import check_private_directory, check_socket_path, socket_path
+from autoloadd_protocol.requests import (
+    FIRST_ID,
+    LAST_ID,
+    answer_id,
+    hello_request,
+    is_success,
+    request_frame,
+)
+
+from .errors import (
+    CacheError,
+    ConnectionLostError,
+    DeadlineError,
+    ForgedError,
+    UnreachableError,
+)
+
+TYPE_CHECKING = False  # typing's own costs 10 ms
+if TYPE_CHECKING:
+    from autoloadd_protocol.producer import Producer
+
+_RECEIVE_BYTES = 32 * 1024
+"""One read takes a usual answer (3 kB, rarely more than 16) at once."""
+
+_FULL_BACKLOG_SECONDS = 0.002
+"""A listening socket whose queue is full says EAGAIN at once; there is nothing to wait on."""
+
+# A process that set SIGPIPE to its default must not die of a daemon that was restarted.
+_SEND_FLAGS = getattr(_socket, "MSG_NOSIGNAL", 0)
+
+
+class Connection:
+    """Connects at the first exchange, and again after it was closed.
+
+    Any number of threads may call it; each waits for its turn.
+    """
+
+    def __init__(
+        self, path: str | None, producer: Producer | None, *, first_id: int = FIRST_ID
+    ) -> None:
+        self._given_path = path
+        self._producer = producer
+        self._lock = _thread.allocate_lock()
+        self._ids = count(first_id - FIRST_ID)
+        self._socket: _socket.socket | None = None
+        self._open_hello = b""
+        self._received = b""
+        self._unflushed = 0
+        self._unconfirmed = 0
+        self.hello_answer = b""
+
+    def next_id(self) -> int:
+        """Return an id for the next request: from 0x10000 up, and round again."""
+        return FIRST_ID + next(self._ids) % (LAST_ID - FIRST_ID + 1)
+
+    def exchange(self, request: bytes, deadline: float, *, again: bool = True) -> bytes:
+        """Send a request's frame and return the frame of its successful answer.
+
+        `again`: connect and send once more when the connection turns out to be closed.
+        Raises CacheError; after a RefusedError the connection is still usable.
+        """
+        self._take_turn(deadline)
+        try:
+            answer = self._ask_again(request, deadline) if again else self._ask(request, deadline)
+        finally:
+            self._lock.release()
+        return self._require_success(answer, request, deadline)
+
+    def notify(self, notification: bytes, deadline: float) -> None:
+        """Send a frame that gets no answer. What becomes of it is told by `flush`."""
+        self._take_turn(deadline)
+        try:
+            try:
+                self._send(notification, deadline)
+            except ConnectionLostError:
+                self._send(notification, deadline)
+            self._unflushed += 1
+        finally:
+            self._lock.release()
+
+    def flush(self, deadline: float) -> tuple[bytes, int]:
+        """Return the frame of `flush`'s answer, and the number of unconfirmed notifications.
+
+        Those are the ones whose connection ended before a flush was answered.
+        """
+        request = request_frame(self.next_id(), b"flush")
+        self._take_turn(deadline)
+        try:
+            answer = self._ask_again(request, deadline)
+            unconfirmed = self._unconfirmed
+            if is_success(answer, request):
+                self._unconfirmed = self._unflushed = 0
+        finally:
+            self._lock.release()
+        return self._require_success(answer, request, deadline), unconfirmed
+
+    def has_unflushed(self) -> bool:
+        """Tell whether notifications were sent that no flush has confirmed."""
+        return self._unflushed > 0
+
+    def close(self, deadline: float) -> None:
+        """Close the socket; the next exchange connects again."""
+        if self._lock.acquire(timeout=max(0.0, deadline - monotonic())):
+            self._drop()
+            self._lock.release()
+        elif (busy := self._socket) is not None:
+            # Whoever has the turn (perhaps this thread, below a signal handler) sees the end of
+            # the stream. Closing here would let another file take the descriptor's number.
+            _shut_down(busy)
+
+    def abandon(self) -> None:
+        """Close this process's copy of the descriptor after a fork.
+
+        The lock is not touched: a thread that the child does not have may hold it for ever.
+        """
+        if self._socket is not None:
+            self._socket.close()
+
+    def _take_turn(self, deadline: float) -> None:
+        if not self._lock.acquire(timeout=max(0.0, deadline - monotonic())):
+            raise DeadlineError("the connection was in use by other threads until the deadline")
+
+    def _ask_again(self, request: bytes, deadline: float) -> bytes:
+        try:
+            return self._ask(request, deadline)
+        except ConnectionLostError:
+            # The daemon was restarted, or let an idle client go. Every request may be sent twice.
+            return self._ask(request, deadline)
+
+    def _ask(self, request: bytes, deadline: float) -> bytes:
+        self._send(request, deadline)
+        try:
+            if self._open_hello:
+                self._receive_hello(deadline)
+            answer = self._receive_frame(deadline)
+            self._check_answer(answer, request)
+        except BaseException:
+            self._drop()
+            raise
+        return answer
+
+    def _require_success(self, answer: bytes, request: bytes, deadline: float) -> bytes:
+        if is_success(answer, request):
+            return answer
+        error = _refusal(answer, request)
+        if isinstance(error, ForgedError):
+            self.close(deadline)
+        raise error
+
+    def _receive_hello(self, deadline: float) -> None:
+        answer = self._receive_frame(deadline)
+        if not is_success(answer, self._open_hello):
+            raise _refusal(answer, self._open_hello)
+        self.hello_answer = answer
+        self._open_hello = b""
+
+    def _check_answer(self, answer: bytes, request: bytes) -> None:
+        if not answer.startswith(answer_id(request), LENGTH_BYTES):
+            raise _refusal(answer, request)
+        if self._received:
+            raise ForgedError("the daemon sent more than was asked for")
+
+    def _send(self, request: bytes, deadline: float) -> None:
+        try:
+            if self._socket is None:
+                self._connect(deadline)
+                request = self._open_hello + request
+            sock = self._require_socket()
+            sock.settimeout(_time_left(deadline))
+            sock.sendall(request, _SEND_FLAGS)
+        except TimeoutError as exc:
+            self._drop()
+            raise _late() from exc
+        except OSError as exc:
+            self._drop()
+            raise _lost(exc) from exc
+        except BaseException:
+            self._drop()
+            raise
+
+    def _receive_frame(self, deadline: float) -> bytes:
+        data = self._received or self._receive(deadline)
+        while len(data) < LENGTH_BYTES:
+            data += self._receive(deadline)
+        end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "big")
+        if not LENGTH_BYTES < end <= LENGTH_BYTES + FRAME_BYTES:
+            raise ForgedError(f"an answer of {end - LENGTH_BYTES:,} bytes is over the limit")
+        if len(data) < end:
+            data = self._receive_rest(data, end, deadline)
+        self._received = data[end:]
+        return data if len(data) == end else data[:end]
+
+    def _receive_rest(self, data: bytes, end: int, deadline: float) -> bytes:
+        frame = bytearray(end)
+        frame[: len(data)] = data
+        filled = len(data)
+        with memoryview(frame) as view:
+            while filled < end:
+                filled += self._receive_into(view[filled:], deadline)
+        return bytes(frame)
+
+    def _receive(self, deadline: float) -> bytes:
+        try:
+            sock = self._require_socket()
+            sock.settimeout(_time_left(deadline))
+            data = sock.recv(_RECEIVE_BYTES)
+        except TimeoutError as exc:
+            raise _late() from exc
+        except OSError as exc:
+            raise _lost(exc) from exc
+        if not data:
+            raise _lost(None)
+        return data
+
+    def _receive_into(self, view: memoryview, deadline: float) -> int:
+        try:
+            sock = self._require_socket()
+            sock.settimeout(_time_left(deadline))
+            received = sock.recv_into(view)
+        except TimeoutError as exc:
+            raise _late() from exc
+        except OSError as exc:
+            raise _lost(exc) from exc
+        if not received:
+            raise _lost(None)
+        return received
+
+    def _require_socket(self) -> _socket.socket:
+        if self._socket is None:
+            raise ConnectionLostError("the connection was closed within a call")
+        return self._socket
+
+    def _connect(self, deadline: float) -> None:
+        self._socket = connect(find_socket(self._given_path), deadline)
+        self._open_hello = hello_request(
+            self.next_id(), self._producer, version=__version__, pid=os.getpid()
+        )
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+        self._open_hello = self._received = b""
+        self._unconfirmed += self._unflushed
+        self._unflushed = 0
+
+
+def find_socket(given: str | None) -> str:
+    """Return the path of the daemon's socket. Raises UnreachableError for one that cannot be."""
+    try:
+        if given is not None:
+            return check_socket_path(given)
+        return socket_path(os.environ, os.geteuid(), os.lstat)
+    except RendezvousError as exc:
+        raise UnreachableError(given, str(exc)) from exc
+
+
+def connect(path: str, deadline: float) -> _socket.socket:
+    """Return a socket that is connected to a daemon of this user.
+
+    Raises UnreachableError, DeadlineError, and ForgedError for another user's server.
+    """
+    _check_directory(path)
+    try:
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    except OSError as exc:
+        raise UnreachableError(path, exc.strerror or str(exc)) from exc
+    try:
+        _connect_by(sock, path, deadline)
+        _check_peer(sock, path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _check_directory(path: str) -> None:
+    directory = os.path.dirname(path)
+    try:
+        check_private_directory(directory, os.geteuid(), os.lstat)
+    except RendezvousError as exc:
+        raise UnreachableError(path, str(exc)) from exc
+    except OSError as exc:
+        raise UnreachableError(path, f"{directory}: {exc.strerror}") from exc
+
+
+def _connect_by(sock: _socket.socket, path: str, deadline: float) -> None:
+    while True:
+        sock.settimeout(_time_left(deadline))
+        try:
+            return sock.connect(path)
+        except BlockingIOError:
+            sleep(min(_FULL_BACKLOG_SECONDS, _time_left(deadline)))
+        except TimeoutError as exc:
+            raise _late() from exc
+        except OSError as exc:
+            raise UnreachableError(path, exc.strerror or str(exc)) from exc
+
+
+def _check_peer(sock: _socket.socket, path: str) -> None:
+    # Only Linux tells without more; elsewhere the directory's owner and mode have to be enough.
+    option = getattr(_socket, "SO_PEERCRED", None)
+    if option is None:
+        return
+    credentials = sock.getsockopt(_socket.SOL_SOCKET, option, 12)
+    uid = int.from_bytes(credentials[4:8], byteorder)
+    if uid != os.geteuid():
+        raise ForgedError(f"the server at {path} runs as uid {uid}, not as uid {os.geteuid()}")
+
+
+def _time_left(deadline: float) -> float:
+    left = deadline - monotonic()
+    if left <= 0:
+        raise _late()
+    return left
+
+
+def _late() -> DeadlineError:
+    return DeadlineError("the daemon did not answer before the deadline")
+
+
+def _lost(cause: OSError | None) -> ConnectionLostError:
+    reason = "end of the stream" if cause is None else cause.strerror or str(cause)
+    return ConnectionLostError(f"the daemon closed the connection: {reason}")
+
+
+def _refusal(answer: bytes, request: bytes) -> CacheError:
+    # Refusals are rare: only they cost the import of msgpack.
+    from .calls import read_refusal  # noqa: PLC0415
+
+    return read_refusal(answer, request)
+
+
+def _shut_down(sock: _socket.socket) -> None:
+    try:
+        sock.shutdown(_socket.SHUT_RDWR)
+    except OSError:
+        return  # closed in the meantime
