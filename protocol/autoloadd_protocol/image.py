@@ -15,7 +15,7 @@ two, so `crc32(name) & mask` is at once the slot's offset in bytes.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
@@ -220,13 +220,13 @@ class Image:
         """Return the place in the sorted order of the first name that is greater than `name`."""
         return bisect_right(range(len(self)), name, key=self.name_at)
 
+    def first_from(self, name: bytes) -> int:
+        """Return the place in the sorted order of the first name that is at least `name`."""
+        return bisect_left(range(len(self)), name, key=self.name_at)
+
     def entries(self) -> Iterator[tuple[bytes, Record]]:
         """Return (name, record) of every entry, in no order."""
         return (self._entry(*slot) for slot in SLOT.iter_unpack(self._table) if slot[2])
-
-    def mtimes(self) -> Iterator[int]:
-        """Return every entry's binary_mtime_ns, in no order."""
-        return (slot[1] for slot in SLOT.iter_unpack(self._table) if slot[2])
 
     def _entry(self, stored: bytes, mtime: int, start: int, end: int) -> tuple[bytes, Record]:
         if stored[0] != _LONG_MARK:

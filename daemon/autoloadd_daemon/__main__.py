@@ -1,0 +1,52 @@
+"""`autoloadd`, and `python -m autoloadd_daemon`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from .config import load_settings, read_command_line
+from .errors import AlreadyServedError, ConfigError, DaemonError
+from .log import set_up_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+EXIT_ALREADY_SERVED = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon; return its exit status."""
+    arguments = read_command_line(argv)
+    try:
+        settings = load_settings(arguments, os.environ)
+    except ConfigError as exc:
+        _say(str(exc))
+        return EXIT_CONFIG
+    if arguments.check_config:
+        sys.stdout.write(settings.describe() + "\n")
+        return 0
+    set_up_logging(settings.log_level, os.environ)
+    # trio's import takes 100 ms: not for --check-config.
+    from .app import App  # noqa: PLC0415
+
+    try:
+        App(settings, reload=lambda: load_settings(arguments, os.environ)).run()
+    except AlreadyServedError as exc:
+        _say(str(exc))
+        return EXIT_ALREADY_SERVED
+    except DaemonError as exc:
+        _say(str(exc))
+        return EXIT_FAILED
+    return 0
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"autoloadd: {message}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

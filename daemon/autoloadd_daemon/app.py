@@ -1,0 +1,239 @@
+"""The daemon put together: the only module that knows all the parts.
+
+Start: lock, recover, listen, ready. Stop: listen no more, answer what was taken, flush, go.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import select
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from autoloadd_protocol import __version__
+
+from .activation import inherited_listener, notify
+from .builder import Builder
+from .catalog import Catalog
+from .errors import ConfigError, StartError
+from .listening import DirectoryLock, Listener, bind
+from .log import set_level
+from .methods.context import Context
+from .metrics import Metrics
+from .serving import EpollServer
+from .serving_tasks import TaskServer
+from .storage.files import Files
+from .storage.syncing import SyncThread
+from .writer import Drop, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .config import Settings
+    from .errors import StorageError
+
+_logger = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.25
+_CHECK_SECONDS = 0.5
+_DRAIN_SECONDS = 2.0
+_BUILD_SECONDS = 2.0
+_SYNC_SECONDS = 1.0
+
+
+class App:
+    """One daemon. `run` returns after a clean stop, and raises DaemonError if it cannot start."""
+
+    def __init__(self, settings: Settings, *, reload: Callable[[], Settings]) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._metrics = Metrics()
+        self._files = Files()
+        self._stop_requested = trio.Event()
+        self._shutdown_answers: list[Callable[[object], None]] = []
+        self._background = trio.CancelScope()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        os.umask(0o077)
+        inherited = inherited_listener(os.environ)
+        locks = [DirectoryLock.take(self._settings.cache_dir)]
+        try:
+            if inherited is None:
+                locks.append(DirectoryLock.take(os.path.dirname(self._settings.socket)))
+            self._catalog = Catalog(
+                self._files,
+                self._settings.cache_dir,
+                self._metrics,
+                max_bytes=self._settings.max_bytes,
+            )
+            started = time.monotonic()
+            self._catalog.recover()
+            self._report_recovery(time.monotonic() - started)
+            self._listener = inherited or bind(self._settings.socket)
+            trio.run(self._main)
+        finally:
+            for lock in locks:
+                lock.release()
+
+    async def _main(self) -> None:
+        token = trio.lowlevel.current_trio_token()
+        self._sync_thread = SyncThread(token.run_sync_soon)
+        self._builder = Builder(self._catalog, self._files, self._sync_thread, self._metrics)
+        self._writer = Writer(self._catalog, self._builder, self._sync_thread, self._metrics)
+        self._context = self._make_context()
+        self._server = self._make_server()
+        self._writer.on_progress = self._server.settle
+        self._builder.on_built = self._writer.resume
+        self._builder.drop_shard = lambda shard_id: self._writer.submit(
+            Drop(shard_id, lambda _outcome: None)
+        )
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as nursery:
+                self._builder.nursery = nursery
+                nursery.start_soon(self._watch_signals, signals)
+                nursery.start_soon(self._server.serve)
+                nursery.start_soon(self._look_after)
+                self._server.listen_on(self._listener.socket)
+                _logger.info("autoloadd %s serves %s", __version__, self._listener.path)
+                notify("READY=1", os.environ)
+                await self._stop_requested.wait()
+                await self._stop()
+                nursery.cancel_scope.cancel()
+
+    def _make_context(self) -> Context:
+        return Context(
+            self._catalog,
+            self._writer,
+            self._metrics,
+            instance=secrets.token_hex(8),
+            socket_path=self._listener.path,
+            stop=self._stop_and_answer,
+            connections=lambda: self._server.connections,
+        )
+
+    def _make_server(self) -> EpollServer | TaskServer:
+        if hasattr(select, "epoll") and not os.environ.get("AUTOLOADD_NO_EPOLL"):
+            return EpollServer(self._context)
+        return TaskServer(self._context)
+
+    def _stop_and_answer(self, answer: Callable[[object], None]) -> None:
+        self._shutdown_answers.append(answer)
+        self._stop_requested.set()
+
+    # While it serves
+
+    async def _watch_signals(self, signals: trio._signals.SignalReceiver) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self._read_configuration_again()
+            else:
+                _logger.info("stopping: %s", signal.Signals(number).name)
+                self._stop_requested.set()
+
+    def _read_configuration_again(self) -> None:
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", os.environ)
+        try:
+            settings = self._reload()
+        except ConfigError as exc:
+            _logger.error("the configuration is kept as it was: %s", exc)
+        else:
+            if (settings.socket, settings.cache_dir) != (
+                self._settings.socket,
+                self._settings.cache_dir,
+            ):
+                _logger.warning("socket and cache_dir change only at the next start")
+            self._settings = settings
+            self._catalog.max_bytes = settings.max_bytes
+            set_level(settings.log_level)
+            _logger.info("the configuration was read again")
+        notify("READY=1", os.environ)
+
+    async def _look_after(self) -> None:
+        with self._background:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tick)
+                nursery.start_soon(self._sync_regularly)
+
+    async def _tick(self) -> None:
+        """Look after what no event announces: deadlines, the socket's file, storage that is ill."""
+        last_check = time.monotonic()
+        while True:
+            await trio.sleep(_TICK_SECONDS)
+            self._server.check_deadlines()
+            if self._metrics.health.is_due():
+                self._try_to_heal()
+            self._writer.resume()
+            if time.monotonic() - last_check >= _CHECK_SECONDS:
+                last_check = time.monotonic()
+                self._check_socket()
+
+    def _check_socket(self) -> None:
+        if self._listener.is_in_place():
+            return
+        self._metrics.count("socket_lost")
+        if self._listener.is_inherited:
+            _logger.error("%s is gone; restart autoloadd.socket", self._listener.path)
+            return
+        try:
+            listener = bind(self._listener.path)
+        except StartError as exc:
+            _logger.error("the socket's file is gone: %s", exc)
+            return
+        _logger.warning("%s was gone and is bound again", listener.path)
+        self._server.listen_on(listener.socket)
+        self._listener.socket.close()
+        self._listener = listener
+
+    def _try_to_heal(self) -> None:
+        self._builder.heal()
+        self._sync_thread.submit(self._catalog.probe, self._probed)
+
+    def _probed(self, error: StorageError | None) -> None:
+        if error is not None:
+            self._metrics.health.report(str(error))
+        elif not any(files.failure for _, files in self._catalog) and self._metrics.health.heal():
+            _logger.warning("storage takes writes again")
+
+    async def _sync_regularly(self) -> None:
+        while True:
+            await trio.sleep(self._settings.sync_interval)
+            self._writer.sync_in_background()
+
+    # The end
+
+    async def _stop(self) -> None:
+        """Answer what was taken, flush, answer `shutdown`. Within 5 s, whatever the disk does."""
+        notify("STOPPING=1", os.environ)
+        self._background.cancel()
+        self._server.stop_listening()
+        self._listener.close()
+        with trio.move_on_after(_DRAIN_SECONDS):
+            while not self._writer.is_idle:
+                self._writer.resume()
+                await trio.sleep(0.005)
+        self._writer.close()
+        with trio.move_on_after(_BUILD_SECONDS):
+            await self._builder.build_all()
+        self._writer.sync_in_background()
+        in_time = await trio.to_thread.run_sync(self._sync_thread.stop, _SYNC_SECONDS)
+        if not in_time:
+            _logger.error("the disk did not answer; what it has not taken may be lost")
+        for answer in self._shutdown_answers:
+            answer(None)
+        self._server.settle()
+        await trio.lowlevel.checkpoint()
+        _logger.info("stopped")
+
+    def _report_recovery(self, seconds: float) -> None:
+        entries = sum(shard.entries for shard, _ in self._catalog)
+        _logger.info(
+            "%d shards with %d entries, read in %.0f ms", len(self._catalog), entries, seconds * 1e3
+        )
+        for file, reason in self._metrics.set_aside:
+            _logger.error("set aside: %s: %s", file, reason)

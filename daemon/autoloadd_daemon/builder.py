@@ -1,0 +1,174 @@
+"""Building images while the daemon serves, and keeping all shards within `max_bytes`.
+
+A build is a snapshot at one generation. The journal is rotated there, so that the image covers whole
+files; they are removed when it is on stable storage. Puts never wait for a build, unless memory
+would pass its bound.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from .errors import StorageError
+from .storage.images import build_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from autoloadd_protocol.image import Image
+
+    from .catalog import Catalog
+    from .metrics import Metrics
+    from .shard import Shard
+    from .storage.files import Files
+    from .storage.images import Snapshot
+    from .storage.journal import Journal
+    from .storage.syncing import SyncThread
+
+_logger = logging.getLogger(__name__)
+
+_PAUSE_NS = 1_000_000_000
+_KEEP = 7 / 8
+"""An over-full cache evicts to this part of its bound, so that not every put evicts again."""
+_HARD = 9 / 8
+
+
+class Builder:
+    """Decides when a shard gets a new image, and has a thread build it; one at a time."""
+
+    def __init__(
+        self, catalog: Catalog, files: Files, sync_thread: SyncThread, metrics: Metrics
+    ) -> None:
+        self.on_built: Callable[[], None] = lambda: None
+        self.drop_shard: Callable[[str], None] = lambda _shard_id: None
+        self.nursery: trio.Nursery | None = None
+        self._catalog = catalog
+        self._files = files
+        self._sync_thread = sync_thread
+        self._metrics = metrics
+        self._candidates: dict[Shard, None] = {}
+        self._building: Shard | None = None
+        self._not_before_ns = 0
+        self._limiter = trio.CapacityLimiter(1)
+        self._ended = trio.Event()
+
+    @property
+    def must_be_waited_for(self) -> bool:
+        """Tell whether writes should wait for the build under way: memory is at its bound."""
+        if self._building is None:
+            return False
+        return self._catalog.stored_bytes > self._catalog.max_bytes * _HARD
+
+    def is_building(self, shard_id: str) -> bool:
+        """Tell whether a shard's image is being built now."""
+        return self._building is not None and self._building.id == shard_id
+
+    def look_at(self, shard: Shard) -> None:
+        """Note that a shard has changed."""
+        self._candidates[shard] = None
+
+    def consider(self) -> None:
+        """Start a build if one is due. Only between batches: a build begins where a batch ended."""
+        if self._building is not None or not self._candidates:
+            return
+        if time.monotonic_ns() < self._not_before_ns:
+            return
+        changed, self._candidates = list(self._candidates), {}
+        over = self._catalog.stored_bytes > self._catalog.max_bytes
+        for shard in changed:
+            if self._catalog.find(shard.id) is not shard:
+                continue
+            if self._building is not None:
+                self._candidates[shard] = None
+            elif over:
+                self._make_room(shard, set(changed))
+            elif shard.wants_build(self._catalog.files_of(shard).journal_bytes):
+                self._start(shard, None)
+
+    def heal(self) -> None:
+        """Build images for shards whose journals failed: new files, from memory."""
+        for shard, files in self._catalog:
+            if files.failure is not None and self._building is None:
+                self._start(shard, None)
+
+    async def build_all(self) -> None:
+        """Build an image of every shard with changes: a clean stop leaves no journals.
+
+        Nothing may be written meanwhile.
+        """
+        while self._building is not None:
+            self._ended = trio.Event()
+            await self._ended.wait()
+        for shard, files in self._catalog:
+            if files.journal_bytes:
+                self._building = shard
+                await self._build(shard, shard.begin_build(None), files.rotate())
+
+    def _make_room(self, shard: Shard, changed: set[Shard]) -> None:
+        victim = self._catalog.least_recently_used(besides=changed)
+        if victim is not None:
+            _logger.info("over max_bytes: dropping shard %s", victim.producer)
+            self._metrics.count("evicted_shards")
+            self._candidates[shard] = None
+            self.drop_shard(victim.id)
+            return
+        others = self._catalog.stored_bytes - shard.stored_bytes
+        self._start(shard, max(int(self._catalog.max_bytes * _KEEP) - others, 0))
+
+    def _start(self, shard: Shard, keep_bytes: int | None) -> None:
+        assert self.nursery is not None
+        self._building = shard
+        covered = self._catalog.files_of(shard).rotate()
+        self.nursery.start_soon(self._build, shard, shard.begin_build(keep_bytes), covered)
+
+    async def _build(self, shard: Shard, snapshot: Snapshot, covered: list[Journal]) -> None:
+        files = self._catalog.files_of(shard)
+        build = partial(build_image, self._files, files.directory, snapshot)
+        try:
+            with trio.CancelScope(shield=True):
+                image, evicted = await trio.to_thread.run_sync(build, limiter=self._limiter)
+        except StorageError as exc:
+            self._fail(shard, exc)
+        else:
+            self._install(shard, image, evicted)
+            files.forget(covered)
+            self._sync_thread.submit(partial(_remove_journals, covered), self._note_removal)
+        self._building = None
+        self._ended.set()
+        self.on_built()
+
+    def _install(self, shard: Shard, image: Image, evicted: int) -> None:
+        # The last reference to 49 MB is given up in the thread: unmapping takes ms.
+        old = [shard.image]
+        shard.finish_build(image, evicted)
+        self._sync_thread.submit(old.clear, lambda _error: None)
+        self._metrics.count("builds")
+        self._metrics.count("evicted", evicted)
+        if self._metrics.health.is_degraded and self._failing() is None:
+            self._metrics.health.heal()
+            _logger.warning("storage takes writes again, in new files")
+
+    def _fail(self, shard: Shard, error: StorageError) -> None:
+        shard.abandon_build()
+        self._metrics.count("build_failures")
+        self._not_before_ns = time.monotonic_ns() + _PAUSE_NS
+        self.look_at(shard)
+        _logger.error("%s; the journal goes on, next attempt in 1 s", error)
+
+    def _failing(self) -> str | None:
+        return next((files.failure for _, files in self._catalog if files.failure), None)
+
+    def _note_removal(self, error: StorageError | None) -> None:
+        if error is not None:
+            _logger.warning("a journal that is not needed could not be removed: %s", error)
+
+
+def _remove_journals(journals: list[Journal]) -> None:
+    for journal in journals:
+        journal.close()
+        journal.remove()

@@ -1,0 +1,131 @@
+"""The listening socket: one daemon for each socket directory, and no moment without the right mode.
+
+The lock is a flock on the directory's own descriptor, so no lock file can be removed under it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autoloadd_protocol.errors import RendezvousError
+from autoloadd_protocol.rendezvous import check_private_directory, check_socket_path
+
+from .errors import AlreadyServedError, StartError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+BACKLOG = 4096
+"""A full backlog blocks a zsh client without a time limit; the kernel caps this at somaxconn."""
+
+
+class DirectoryLock:
+    """A private directory that this process alone uses, until `release` or its end."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, path: str) -> Self:
+        """Make the directory if needed and lock it.
+
+        Raises AlreadyServedError if another daemon has it, StartError if it cannot be used.
+        """
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            check_private_directory(path, os.geteuid(), os.lstat)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(path, flags)
+        except OSError as exc:
+            raise StartError(f"{path} cannot be used: {exc.strerror}") from exc
+        except RendezvousError as exc:
+            raise StartError(str(exc)) from exc
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(descriptor)
+            raise AlreadyServedError(f"another autoloadd uses {path}") from exc
+        return cls(path, descriptor)
+
+    def release(self) -> None:
+        """Let another daemon have the directory."""
+        os.close(self._descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket. An inherited one (systemd's) is never unlinked or bound again."""
+
+    socket: socket.socket
+    path: str
+    identity: tuple[int, int] | None
+
+    @property
+    def is_inherited(self) -> bool:
+        """Tell whether somebody else made the socket."""
+        return self.identity is None
+
+    def is_in_place(self) -> bool:
+        """Tell whether the path still leads to this socket."""
+        if self.identity is None:
+            return os.path.exists(self.path)
+        return _identity(self.path) == self.identity
+
+    def close(self) -> None:
+        """Stop listening; remove the socket's file if it is still ours."""
+        if self.identity is not None and _identity(self.path) == self.identity:
+            os.unlink(self.path)
+        self.socket.close()
+
+
+def bind(path: str) -> Listener:
+    """Bind a socket with mode 0600 and put it in place of a stale one.
+
+    Only for the holder of the directory's lock. Raises StartError.
+    """
+    # Short, so that it fits where `path` fits. The lock makes it ours: nobody else binds here.
+    temporary = f"{os.path.dirname(path)}/.s"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        check_socket_path(path)
+        _refuse_foreign(path)
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        # The mode is set before bind: there is no moment in which others could connect.
+        os.fchmod(listener.fileno(), 0o600)
+        listener.bind(temporary)
+        os.chmod(temporary, 0o600)
+        listener.listen(BACKLOG)
+        identity = _identity(temporary)
+        os.rename(temporary, path)
+    except OSError as exc:
+        listener.close()
+        raise StartError(f"{path}: cannot listen: {exc.strerror or exc}") from exc
+    except RendezvousError as exc:
+        listener.close()
+        raise StartError(str(exc)) from exc
+    assert identity is not None
+    return Listener(listener, path, identity)
+
+
+def _refuse_foreign(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise RendezvousError(f"{path} is there and is no socket: move it away")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,14 @@
+"""What each method does: a request's parameters in, a result out.
+
+Reads are functions `(context, session, params) -> parts of the encoded result`. Writes are
+`(context, session, params, done) -> None`; they check everything before they submit anything, and
+`done` is called later with the outcome. Each raises RequestError to refuse a request.
+"""
+
+from __future__ import annotations
+
+from . import bulks, changes, control, reads
+
+READS = {**control.READS, **reads.READS, **bulks.READS}
+WRITES = {**control.WRITES, **changes.WRITES, **bulks.WRITES}
+NOTIFIABLE = frozenset({"put", "put_many", "delete"})

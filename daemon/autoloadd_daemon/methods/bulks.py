@@ -1,0 +1,102 @@
+"""Bulk writes: begin, add, add, commit. Staged until the commit; then all of it is visible."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from autoloadd_protocol.encoding import NIL, encode_uint
+from autoloadd_protocol.errors import BUSY, NOT_DURABLE, RequestError, too_large
+from autoloadd_protocol.limits import BULKS
+from autoloadd_protocol.parameters import (
+    BULK_MODES,
+    bad_request,
+    read_params,
+    read_sync,
+    read_time,
+    read_token,
+)
+
+from ..errors import StorageError
+from ..writes import CommitBulk
+from .changes import read_records
+
+if TYPE_CHECKING:
+    from ..session import Session
+    from ..storage.bulks import StagedBulk
+    from ..writes import Done
+    from .context import Context
+
+    Params = tuple[Any, ...]
+    Parts = list[bytes | memoryview]
+
+
+def bulk_begin(context: Context, session: Session, params: Params) -> Parts:
+    """Open a bulk; the result is its token, which is of this connection."""
+    mode, mtime, built_at = read_params(params, 1, 2)
+    if mode not in BULK_MODES:
+        raise bad_request('mode: expected "merge" or "replace"')
+    session.bulk_mtime_ns = read_time(mtime)
+    built_at_ns = read_time(built_at)
+    producer = context.producer_of(session)
+    if session.bulk is not None:
+        raise RequestError(BUSY, "this connection has a bulk open already")
+    if len(context.open_bulks) >= BULKS:
+        raise RequestError(BUSY, f"{BULKS} bulks are open, try again later")
+    _, files = context.catalog.open(producer)
+    try:
+        staged = files.stage(mode, built_at_ns)
+    except StorageError as exc:
+        raise RequestError(NOT_DURABLE, str(exc)) from exc
+    token = context.next_token
+    context.next_token = token % 0xFFFFFFFF + 1
+    context.open_bulks.add(token)
+    session.bulk = (token, staged)
+    return [encode_uint(token)]
+
+
+def bulk_add(context: Context, session: Session, params: Params) -> Parts:
+    """Stage entries; the result is how many are staged. Nothing is visible."""
+    token, entries = read_params(params, 2)
+    staged = _bulk_of(session, token)
+    records = read_records(entries, session.bulk_mtime_ns)
+    added = sum(record.stored_bytes for _, record in records)
+    total = context.catalog.staged_bytes + added
+    if total > context.catalog.max_bytes:
+        raise too_large("max_bytes", context.catalog.max_bytes, total)
+    try:
+        count = staged.add(records)
+    except StorageError as exc:
+        # A part of the frame may be in the file: it cannot be gone on with.
+        context.discard_bulk(session)
+        raise RequestError(NOT_DURABLE, f"{exc}; the bulk is given up") from exc
+    context.catalog.staged_bytes += added
+    return [encode_uint(count)]
+
+
+def bulk_abort(context: Context, session: Session, params: Params) -> Parts:
+    """Give a bulk up."""
+    (token,) = read_params(params, 1)
+    _bulk_of(session, token)
+    context.discard_bulk(session)
+    return [NIL]
+
+
+def bulk_commit(context: Context, session: Session, params: Params, done: Done) -> None:
+    """Make a bulk visible; the result is the generation."""
+    token, sync = read_params(params, 1, 1)
+    staged = _bulk_of(session, token)
+    level = read_sync(sync)
+    producer = context.producer_of(session)
+    context.close_bulk(session)
+    context.writer.submit(CommitBulk(producer, level, done, staged))
+
+
+def _bulk_of(session: Session, token: object) -> StagedBulk:
+    number = read_token(token)
+    if session.bulk is None or session.bulk[0] != number:
+        raise bad_request(f"token {number} is of no bulk of this connection")
+    return session.bulk[1]
+
+
+READS = {"bulk_begin": bulk_begin, "bulk_add": bulk_add, "bulk_abort": bulk_abort}
+WRITES = {"bulk_commit": bulk_commit}

@@ -1,0 +1,71 @@
+"""What methods work on: the parts of the daemon, handed in once."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from autoloadd_protocol.errors import NO_PRODUCER, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from autoloadd_protocol.producer import Producer
+
+    from ..catalog import Catalog
+    from ..metrics import Metrics
+    from ..session import Session
+    from ..shard import Shard
+    from ..writer import Writer
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Context:
+    """The daemon as a request sees it. `now_ns` (CLOCK_MONOTONIC) is set once a turn."""
+
+    catalog: Catalog
+    writer: Writer
+    metrics: Metrics
+    instance: str
+    socket_path: str
+    stop: Callable[[Callable[[object], None]], None]
+    connections: Callable[[], int]
+    now_ns: int = 0
+    next_token: int = 1
+    open_bulks: set[int] = field(default_factory=set)
+
+    def producer_of(self, session: Session) -> Producer:
+        """Return the producer that the connection named. Raises RequestError."""
+        if session.producer is None:
+            raise RequestError(NO_PRODUCER, "say hello with a producer first")
+        return session.producer
+
+    def shard_of(self, session: Session) -> Shard | None:
+        """Return the shard of the connection's producer, or None where there is none yet."""
+        if session.shard_id is None:
+            raise RequestError(NO_PRODUCER, "say hello with a producer first")
+        shard = self.catalog.find(session.shard_id)
+        if shard is not None:
+            shard.last_used_ns = self.now_ns
+        return shard
+
+    def close_bulk(self, session: Session) -> None:
+        """Take a connection's bulk out of the books: it is committed, or discarded."""
+        assert session.bulk is not None
+        token, staged = session.bulk
+        session.bulk = None
+        self.open_bulks.discard(token)
+        self.catalog.staged_bytes -= staged.stored_bytes
+
+    def discard_bulk(self, session: Session) -> None:
+        """Give a connection's bulk up: nothing of it becomes visible."""
+        assert session.bulk is not None
+        staged = session.bulk[1]
+        self.close_bulk(session)
+        try:
+            staged.discard()
+        except OSError as exc:
+            _logger.warning("a staged file stays until the next start: %s", exc)

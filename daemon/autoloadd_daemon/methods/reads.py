@@ -1,0 +1,180 @@
+"""Methods that change nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from autoloadd_protocol.encoding import (
+    NIL,
+    array_header,
+    encode_optional_bin,
+    encode_str,
+    encode_uint,
+    map_header,
+)
+from autoloadd_protocol.limits import FRAME_BYTES, LISTED_NAMES, NAME_BYTES
+from autoloadd_protocol.messages import pack
+from autoloadd_protocol.parameters import (
+    bad_request,
+    read_fingerprint,
+    read_name,
+    read_names,
+    read_params,
+    read_time,
+    read_wanted,
+)
+from autoloadd_protocol.record import name_span
+
+if TYPE_CHECKING:
+    from autoloadd_protocol.record import Record
+
+    from ..session import Session
+    from ..shard import Shard
+    from .context import Context
+
+    Params = tuple[Any, ...]
+    Parts = list[bytes | memoryview]
+
+_MISS: Parts = [NIL]
+_ANSWER_MARGIN = 64 * 1024
+"""Room in an answer for its head and for the names that are left over (in part)."""
+
+
+def get(context: Context, session: Session, params: Params) -> Parts:
+    """Return one entry if it is there and fresh."""
+    name, mtime, fingerprint = read_params(params, 1, 2)
+    name_bytes = read_name(name)
+    mtime_ns = read_time(mtime)
+    shard = context.shard_of(session)
+    encoded = None if fingerprint is None else encode_optional_bin(read_fingerprint(fingerprint))
+    if shard is None:
+        return _MISS
+    record = shard.look_up(name_bytes)
+    if record is None or not record.is_fresh(mtime_ns, encoded):
+        shard.misses += 1
+        return _MISS
+    shard.hits += 1
+    return [record.buffer[record.start : record.end]]
+
+
+def get_many(context: Context, session: Session, params: Params) -> Parts:
+    """Return the entries that are there and fresh, as far as they fit one frame."""
+    names, mtime = read_params(params, 1, 1)
+    wanted = [_read_wanted_with(item, read_time(mtime)) for item in read_names(names)]
+    shard = context.shard_of(session)
+    parts: Parts = []
+    count = size = 0
+    left: list[str] = []
+    answered: set[bytes] = set()
+    for name, mtime_ns, encoded in wanted:
+        record = _fresh(shard, name, mtime_ns, encoded)
+        if record is None or name in answered:
+            continue
+        room = FRAME_BYTES - _ANSWER_MARGIN - size - sum(map(len, left)) * 4
+        if record.stored_bytes > room and count:
+            left.append(name.decode())
+            continue
+        answered.add(name)
+        parts += _as_pair(record)
+        size += record.stored_bytes
+        count += 1
+    return [b"\x92" + map_header(count), *parts, pack(left)]
+
+
+def list_names(context: Context, session: Session, params: Params) -> Parts:
+    """Return a page of names, and whether each is fresh where a time is given."""
+    prefix, after, limit, mtime = read_params(params, 0, 4)
+    prefix_bytes = b"" if prefix in (None, "") else read_name(prefix)
+    after_bytes = b"" if after in (None, "") else read_name(after)
+    count = LISTED_NAMES if limit is None else limit
+    if type(count) is not int or not 1 <= count <= LISTED_NAMES:
+        raise bad_request(f"limit: expected 1 to {LISTED_NAMES:,}")
+    mtime_ns = read_time(mtime)
+    shard = context.shard_of(session)
+    page = [] if shard is None else shard.list_names(prefix_bytes, after_bytes, count)
+    freshness = (NIL, b"\xc2", b"\xc3")
+    parts: Parts = [array_header(len(page))]
+    for name, record in page:
+        fresh = 0 if mtime_ns is None else 1 + record.is_fresh(mtime_ns, None)
+        parts.append(b"\x92" + encode_str(name) + freshness[fresh])
+    return [b"".join(parts)]
+
+
+def missing(context: Context, session: Session, params: Params) -> Parts:
+    """Return those of the names that are absent or stale, in the given order."""
+    names, mtime = read_params(params, 1, 1)
+    wanted = [_read_wanted_with(item, read_time(mtime)) for item in read_names(names)]
+    shard = context.shard_of(session)
+    absent = [
+        encode_str(name)
+        for name, mtime_ns, encoded in wanted
+        if _fresh(shard, name, mtime_ns, encoded) is None
+    ]
+    size = sum(map(len, absent))
+    if size > FRAME_BYTES - NAME_BYTES:
+        raise bad_request("the answer would pass the frame limit: ask for fewer names")
+    return [array_header(len(absent)) + b"".join(absent)]
+
+
+def count_entries(context: Context, session: Session, params: Params) -> Parts:
+    """Return how many entries the shard has."""
+    read_params(params, 0)
+    shard = context.shard_of(session)
+    return [encode_uint(0 if shard is None else shard.entries)]
+
+
+def stats(context: Context, session: Session, params: Params) -> Parts:
+    """Return what is known of the shard; fresh and stale are nil where no time is given."""
+    (mtime,) = read_params(params, 0, 1)
+    mtime_ns = read_time(mtime)
+    shard = context.shard_of(session)
+    return [pack(_describe(shard, mtime_ns))]
+
+
+def _describe(shard: Shard | None, mtime_ns: int | None) -> dict[str, int | None]:
+    entries = 0 if shard is None else shard.entries
+    stale = None if mtime_ns is None else 0 if shard is None else shard.count_stale(mtime_ns)
+    return {
+        "entries": entries,
+        "fresh": None if stale is None else entries - stale,
+        "stale": stale,
+        "blob_bytes": 0 if shard is None else shard.blob_bytes,
+        "generation": 0 if shard is None else shard.generation,
+        "hits": 0 if shard is None else shard.hits,
+        "misses": 0 if shard is None else shard.misses,
+        "evicted": 0 if shard is None else shard.evicted,
+    }
+
+
+def _read_wanted_with(
+    item: object, default_mtime: int | None
+) -> tuple[bytes, int | None, bytes | None]:
+    name, fingerprint, mtime = read_wanted(item)
+    encoded = None if fingerprint is None else encode_optional_bin(fingerprint)
+    return name, default_mtime if mtime is None else mtime, encoded
+
+
+def _fresh(
+    shard: Shard | None, name: bytes, mtime_ns: int | None, encoded: bytes | None
+) -> Record | None:
+    if shard is None:
+        return None
+    record = shard.look_up(name)
+    return record if record is not None and record.is_fresh(mtime_ns, encoded) else None
+
+
+def _as_pair(record: Record) -> Parts:
+    """Return `name: [blob, fingerprint, binary_mtime_ns, cached_at_ns]` from a record's own bytes."""
+    name_end = name_span(record)[1]
+    buffer = record.buffer
+    return [buffer[record.start + 1 : name_end], b"\x94", buffer[name_end : record.end]]
+
+
+READS = {
+    "get": get,
+    "get_many": get_many,
+    "names": list_names,
+    "missing": missing,
+    "count": count_entries,
+    "stats": stats,
+}

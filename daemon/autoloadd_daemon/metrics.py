@@ -1,0 +1,83 @@
+"""What the daemon counts, and the health of its storage, for `status`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .storage.recovery import SetAside
+
+_FIRST_PAUSE_NS = 250_000_000
+_LONGEST_PAUSE_NS = 30_000_000_000
+_KEPT_REPORTS = 100
+
+
+@dataclass(slots=True)
+class Health:
+    """Whether storage takes writes; since when not, and when the next attempt to heal is due.
+
+    Times are CLOCK_MONOTONIC in ns: no decision uses wall time.
+    """
+
+    error: str | None = None
+    since_ns: int = 0
+    next_try_ns: int = 0
+    _pause_ns: int = _FIRST_PAUSE_NS
+
+    @property
+    def is_degraded(self) -> bool:
+        """Tell whether writes are refused."""
+        return self.error is not None
+
+    def report(self, error: str) -> bool:
+        """Note a failure; tell whether it is the first since storage was healthy."""
+        now = time.monotonic_ns()
+        first = self.error is None
+        if first:
+            self.since_ns = now
+            self._pause_ns = _FIRST_PAUSE_NS
+            self.next_try_ns = now + self._pause_ns
+        self.error = error
+        return first
+
+    def heal(self) -> bool:
+        """Note a success; tell whether storage was degraded before."""
+        was_degraded = self.error is not None
+        self.error = None
+        return was_degraded
+
+    def is_due(self) -> bool:
+        """Tell whether to try again now; if so, the next time is twice as far away."""
+        now = time.monotonic_ns()
+        if self.error is None or now < self.next_try_ns:
+            return False
+        self._pause_ns = min(self._pause_ns * 2, _LONGEST_PAUSE_NS)
+        self.next_try_ns = now + self._pause_ns
+        return True
+
+    def as_map(self) -> dict[str, object]:
+        """Return what `status` says."""
+        now = time.monotonic_ns()
+        return {
+            "state": "degraded" if self.is_degraded else "healthy",
+            "error": self.error,
+            "since_ns_ago": now - self.since_ns if self.is_degraded else None,
+            "next_try_ns": max(self.next_try_ns - now, 0) if self.is_degraded else None,
+        }
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Counters since the start, and files that were set aside."""
+
+    started_ns: int = field(default_factory=time.monotonic_ns)
+    counters: Counter[str] = field(default_factory=Counter)
+    health: Health = field(default_factory=Health)
+    set_aside: deque[SetAside] = field(default_factory=lambda: deque(maxlen=_KEPT_REPORTS))
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add to a counter."""
+        self.counters[name] += amount

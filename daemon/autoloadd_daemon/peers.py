@@ -1,0 +1,131 @@
+"""A client's socket, and what every way of serving does with one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from autoloadd_protocol.limits import FRAME_SECONDS, UNSENT_SECONDS
+
+from .session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .methods.context import Context
+
+READ_BYTES = 256 * 1024
+"""Bytes taken from one client at a time: its share of a turn."""
+
+_NS = 1_000_000_000
+_JOINED_BYTES = 256 * 1024
+_PARTS_PER_SEND = 64
+
+
+class Peer:
+    """A connected client. Deadlines are CLOCK_MONOTONIC ns; 0: none is running."""
+
+    def __init__(
+        self, connection: socket.socket, context: Context, on_answer: Callable[[Peer], None]
+    ) -> None:
+        self.socket = connection
+        self.descriptor = connection.fileno()
+        self.session = Session(context, lambda: on_answer(self))
+        self.waits_for_rest_since_ns = 0
+        self.blocked_since_ns = 0
+        self.last_active_ns = context.now_ns
+        self.interest = 0
+        self.is_mute = False
+        self._unsent: list[bytes | memoryview] = []
+        self.unsent_bytes = 0
+
+    def read(self) -> bool:
+        """Take what the client sent; tell whether the connection may go on."""
+        try:
+            data = self.socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # The client is gone; what it sent before is still run.
+            self.is_mute = True
+            data = b""
+        if data:
+            self.session.receive(data)
+        else:
+            self.session.end_input()
+        return bool(data)
+
+    def send(self) -> None:
+        """Send as much of the output as the client takes."""
+        session = self.session
+        if session.output:
+            self.unsent_bytes += session.output_bytes
+            self._unsent += session.take_output()
+        try:
+            while self._unsent and not self.is_mute:
+                if not self._send_some():
+                    return
+        except BlockingIOError:
+            return
+        except OSError:
+            self.is_mute = True
+        if self.is_mute:
+            self._unsent = []
+            self.unsent_bytes = 0
+
+    def _send_some(self) -> bool:
+        """Send once; tell whether all of it was taken."""
+        if self.unsent_bytes <= _JOINED_BYTES:
+            data = b"".join(self._unsent) if len(self._unsent) > 1 else self._unsent[0]
+            sent = self.socket.send(data)
+            self.unsent_bytes -= sent
+            self._unsent = [] if sent == len(data) else [memoryview(data)[sent:]]
+            return not self._unsent
+        sent = self.socket.sendmsg(self._unsent[:_PARTS_PER_SEND])
+        self.unsent_bytes -= sent
+        done = 0
+        while sent and sent >= len(self._unsent[done]):
+            sent -= len(self._unsent[done])
+            done += 1
+        del self._unsent[:done]
+        if sent:
+            self._unsent[0] = memoryview(self._unsent[0])[sent:]
+        return not sent
+
+    def note_deadlines(self, now_ns: int, unsent_before: int) -> None:
+        """Start, go on with or end what the client has limited time for."""
+        if not self.session.wants_rest:
+            self.waits_for_rest_since_ns = 0
+        elif not self.waits_for_rest_since_ns or self.session.took_frames:
+            self.waits_for_rest_since_ns = now_ns
+        if not self.unsent_bytes:
+            self.blocked_since_ns = 0
+        elif not self.blocked_since_ns or self.unsent_bytes < unsent_before:
+            self.blocked_since_ns = now_ns
+
+    def is_overdue(self, now_ns: int) -> bool:
+        """Tell whether the client has used up its time."""
+        rest, blocked = self.waits_for_rest_since_ns, self.blocked_since_ns
+        return bool(
+            (rest and now_ns - rest > FRAME_SECONDS * _NS)
+            or (blocked and now_ns - blocked > UNSENT_SECONDS * _NS)
+        )
+
+    def close(self) -> None:
+        """Close the connection and give up its bulk."""
+        self.session.abandon()
+        self.session.is_closing = True
+        self.socket.close()
+
+
+def is_our_user(connection: socket.socket) -> bool:
+    """Tell whether the process at the other end runs under our uid (fixed when it connected)."""
+    if hasattr(socket, "SO_PEERCRED"):
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        uid: int = struct.unpack("3i", found)[1]
+        return uid == os.geteuid()
+    # macOS, the BSDs: struct xucred { version, uid, ... } of LOCAL_PEERCRED, at SOL_LOCAL (0).
+    found = connection.getsockopt(0, 1, 76)
+    return bool(struct.unpack_from("2I", found)[1] == os.geteuid())

@@ -1,0 +1,147 @@
+"""Serving each client from a task of its own: where there is no epoll (macOS, the BSDs).
+
+The same peers, sessions and writer as in `serving`; only the waiting is trio's.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from autoloadd_protocol.limits import CONNECTIONS, UNSENT_BYTES
+
+from .peers import Peer, is_our_user
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+    from .methods.context import Context
+
+_ACCEPT_PAUSE_SECONDS = 0.25
+
+
+class TaskServer:
+    """Serves a listening socket until its task is cancelled."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._peers: dict[Peer, trio.Event] = {}
+        self._listener: socket.socket | None = None
+        self._listening = trio.Event()
+        self._accepting: trio.CancelScope | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._peers)
+
+    def listen_on(self, listener: socket.socket) -> None:
+        """Accept clients from this socket, in place of the one before."""
+        self.stop_listening()
+        self._listener = listener
+        self._listening.set()
+
+    def stop_listening(self) -> None:
+        """Accept no more clients; those that are connected stay."""
+        self._listener = None
+        self._listening = trio.Event()
+        if self._accepting is not None:
+            self._accepting.cancel()
+
+    async def serve(self) -> None:
+        """Serve for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._listening.wait()
+                with trio.CancelScope() as self._accepting:
+                    await self._accept(nursery)
+                self._accepting = None
+
+    def settle(self) -> None:
+        """Nothing to do: each task is woken by its own answers."""
+
+    def check_deadlines(self) -> None:
+        """Cut off clients that hold something up."""
+        now = time.monotonic_ns()
+        for peer in list(self._peers):
+            if peer.is_overdue(now):
+                self._context.metrics.count("cut_off")
+                peer.is_mute = True
+                peer.session.is_closing = True
+                self._peers[peer].set()
+
+    async def _accept(self, nursery: trio.Nursery) -> None:
+        while self._listener is not None:
+            await trio.lowlevel.wait_readable(self._listener)
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionError):
+                continue
+            except OSError:
+                # Out of descriptors: those who are connected are served meanwhile.
+                self._context.metrics.count("accept_pauses")
+                await trio.sleep(_ACCEPT_PAUSE_SECONDS)
+                continue
+            if not is_our_user(connection) or len(self._peers) >= CONNECTIONS:
+                self._context.metrics.count("refused_peers")
+                connection.close()
+                continue
+            connection.setblocking(False)
+            nursery.start_soon(self._serve, connection)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        answered = trio.Event()
+        peer = Peer(connection, self._context, self._note_answer)
+        self._peers[peer] = answered
+        try:
+            while await self._serve_once(peer):
+                pass
+        finally:
+            del self._peers[peer]
+            peer.close()
+
+    def _note_answer(self, peer: Peer) -> None:
+        if peer in self._peers:
+            self._peers[peer].set()
+
+    async def _serve_once(self, peer: Peer) -> bool:
+        """Run and send what there is, then wait for more; tell whether to go on."""
+        session = peer.session
+        self._context.now_ns = peer.last_active_ns = time.monotonic_ns()
+        if peer.unsent_bytes < UNSENT_BYTES:
+            session.advance()
+        self._context.writer.turn()
+        before = peer.unsent_bytes
+        peer.send()
+        peer.note_deadlines(self._context.now_ns, before)
+        if session.is_finished and not peer.unsent_bytes:
+            return False
+        if session.has_more and peer.unsent_bytes < UNSENT_BYTES:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._wait(peer)
+        return True
+
+    async def _wait(self, peer: Peer) -> None:
+        """Return when the client sent something, takes something, or is owed something."""
+        async with trio.open_nursery() as nursery:
+
+            async def wait_for(event: Callable[[], Awaitable[None]]) -> None:
+                await event()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait_for, self._peers[peer].wait)
+            if peer.unsent_bytes:
+                nursery.start_soon(wait_for, partial(trio.lowlevel.wait_writable, peer.socket))
+            if not peer.session.input_ended and peer.unsent_bytes < UNSENT_BYTES:
+                nursery.start_soon(wait_for, partial(self._read, peer))
+        if self._peers[peer].is_set():
+            self._peers[peer] = trio.Event()
+
+    async def _read(self, peer: Peer) -> None:
+        await trio.lowlevel.wait_readable(peer.socket)
+        peer.read()

@@ -1,0 +1,243 @@
+"""One client's conversation: bytes in, bytes out. It has no socket and never waits.
+
+Requests are answered in order. A read waits until all earlier writes of its own connection are done;
+consecutive writes go to the writer together.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from autoloadd_protocol import messages
+from autoloadd_protocol.connection import Connection
+from autoloadd_protocol.errors import (
+    BAD_FRAME,
+    BAD_REQUEST,
+    INTERNAL,
+    UNKNOWN_METHOD,
+    FrameError,
+    RequestError,
+)
+from autoloadd_protocol.limits import UNSENT_BYTES
+from autoloadd_protocol.messages import InvalidMessageError, Notification, Request
+
+from .methods import NOTIFIABLE, READS, WRITES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from autoloadd_protocol.producer import Producer
+
+    from .methods.context import Context
+    from .storage.bulks import StagedBulk
+
+_logger = logging.getLogger(__name__)
+
+_Message = Request | Notification | FrameError | InvalidMessageError
+"""What comes out of the connection; errors too are answered in their turn."""
+
+_FRAMES_PER_TURN = 64
+_OUTPUT_PER_TURN = 1024 * 1024
+
+
+class Session:
+    """What one connection has said and is owed.
+
+    The server feeds `receive` or `end_input`, calls `advance`, and sends what is in `output`.
+    `on_answer` is called when a write was answered outside of `advance`. `has_more` tells that
+    `advance` stopped only because the turn's share was used up; `took_frames` that it ran something.
+    """
+
+    def __init__(self, context: Context, on_answer: Callable[[], None]) -> None:
+        self.output: list[bytes | memoryview] = []
+        self.output_bytes = 0
+        self.is_closing = False
+        self.producer: Producer | None = None
+        self.shard_id: str | None = None
+        self.refused = 0
+        self.first_error: str | None = None
+        self.bulk: tuple[int, StagedBulk] | None = None
+        self.bulk_mtime_ns: int | None = None
+        self._context = context
+        self._on_answer = on_answer
+        self._connection: Connection[Request | Notification] = Connection(messages.decode_request)
+        self._stalled: _Message | None = None
+        self._pending_writes = 0
+        self.input_ended = False
+        self.took_frames = False
+        self.has_more = False
+
+    @property
+    def is_owed(self) -> bool:
+        """Tell whether writes of this client are not answered yet."""
+        return self._pending_writes > 0
+
+    @property
+    def wants_rest(self) -> bool:
+        """Tell whether the server waits for the rest of a frame that was begun."""
+        return not self._stalled and not self.has_more and self._connection.buffered_bytes > 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes received that no request has used yet."""
+        return self._connection.buffered_bytes
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether nothing is left to do but to send the output and close."""
+        return not self._pending_writes and (
+            self.is_closing or (self.input_ended and not self._stalled and not self.has_more)
+        )
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        if not self.is_closing:
+            self._connection.receive_data(data)
+
+    def end_input(self) -> None:
+        """Note that the client sends nothing more. What came whole is still run."""
+        self.input_ended = True
+
+    def advance(self) -> None:
+        """Run the requests that are complete, as far as order, output and fairness allow."""
+        self.has_more = self.took_frames = False
+        for _ in range(_FRAMES_PER_TURN):
+            if self.is_closing or self._must_wait():
+                return
+            message = self._stalled or self._next()
+            self._stalled = None
+            if message is None:
+                return
+            if not self._run(message):
+                self._stalled = message
+                return
+            self.took_frames = True
+        self.has_more = True
+
+    def take_output(self) -> list[bytes | memoryview]:
+        """Return what is to be sent, and forget it."""
+        output, self.output = self.output, []
+        self.output_bytes = 0
+        return output
+
+    def abandon(self) -> None:
+        """Give up what belongs to the connection: its bulk."""
+        if self.bulk is not None:
+            self._context.discard_bulk(self)
+
+    def _must_wait(self) -> bool:
+        if self._context.writer.is_full and self._stalled is not None:
+            return True
+        if self._pending_writes and self._stalled is not None:
+            return True
+        if self.output_bytes >= _OUTPUT_PER_TURN:
+            # At the bound nothing is run until the client took some; below it the turn is over.
+            self.has_more = self.output_bytes < UNSENT_BYTES
+            return True
+        return False
+
+    def _next(self) -> _Message | None:
+        try:
+            return self._connection.next_message()
+        except (FrameError, InvalidMessageError) as exc:
+            return exc
+
+    def _run(self, message: _Message) -> bool:
+        """Run one message; tell whether it was run, or has to wait for earlier writes."""
+        if isinstance(message, FrameError | InvalidMessageError):
+            if self._pending_writes:
+                return False
+            self._refuse_message(message)
+            return True
+        request_id = message.id if isinstance(message, Request) else None
+        write = WRITES.get(message.method)
+        if self._pending_writes and (write is None or self._context.writer.is_full):
+            return False
+        try:
+            if request_id is None and message.method not in NOTIFIABLE:
+                raise RequestError(BAD_REQUEST, f"{message.method!r} is no notification")
+            if write is not None:
+                self._begin_write(write, message.params, request_id)
+            elif request_id is not None:
+                self._read(message, request_id)
+        except RequestError as exc:
+            if self._pending_writes:
+                return False
+            self._refuse(message, exc, request_id)
+        except Exception:
+            # The boundary: a bug in one request must not end the other connections.
+            _logger.exception("request %s %s failed", request_id, message.method)
+            error = RequestError(INTERNAL, "a bug in the daemon; its log has the request's id")
+            self._refuse(message, error, request_id)
+        return True
+
+    def _read(self, message: Request | Notification, request_id: int) -> None:
+        read = READS.get(message.method)
+        if read is None:
+            raise RequestError(UNKNOWN_METHOD, f"there is no method {message.method!r}")
+        parts = read(self._context, self, message.params)
+        head = messages.answer_head(request_id)
+        size = len(head) + sum(map(len, parts))
+        self.output.append(size.to_bytes(4, "big") + head)
+        self.output += parts
+        self.output_bytes += 4 + size
+
+    def _begin_write(
+        self,
+        write: Callable[..., None],
+        params: tuple[object, ...],
+        request_id: int | None,
+    ) -> None:
+        def done(outcome: object) -> None:
+            self._pending_writes -= 1
+            if isinstance(outcome, RequestError):
+                self._answer_error(outcome, request_id)
+            elif request_id is not None:
+                self._send(messages.encode_answer(request_id, outcome))
+            self._on_answer()
+
+        write(self._context, self, params, done)
+        self._pending_writes += 1
+
+    def _refuse(
+        self, message: Request | Notification, error: RequestError, request_id: int | None
+    ) -> None:
+        try:
+            messages.refuse_unusual(message.params, request_id=request_id)
+        except FrameError as exc:
+            self._close_with(exc)
+            return
+        self._answer_error(error, request_id)
+
+    def _refuse_message(self, error: FrameError | InvalidMessageError) -> None:
+        if isinstance(error, FrameError):
+            self._close_with(error)
+        elif error.is_notification:
+            self._count_refusal(error)
+        else:
+            self._send(
+                messages.encode_error(error.request_id, error.code, error.message, error.detail)
+            )
+
+    def _answer_error(self, error: RequestError, request_id: int | None) -> None:
+        self._context.metrics.count("refused_requests")
+        if request_id is None:
+            self._count_refusal(error)
+        else:
+            self._send(messages.encode_error(request_id, error.code, error.message, error.detail))
+
+    def _count_refusal(self, error: RequestError) -> None:
+        self.refused += 1
+        self._context.metrics.count("refused_notifications")
+        if self.first_error is None:
+            self.first_error = f"{error.code}: {error.message}"
+
+    def _close_with(self, error: FrameError) -> None:
+        self._context.metrics.count("bad_frames")
+        self._send(messages.encode_error(error.request_id, BAD_FRAME, str(error)))
+        self.is_closing = True
+
+    def _send(self, payload: bytes) -> None:
+        self.output.append(len(payload).to_bytes(4, "big") + payload)
+        self.output_bytes += 4 + len(payload)

@@ -1,0 +1,230 @@
+"""A shard in memory: an image, and the changes since. Plain code, no waiting.
+
+Reads look at the changes, then at the image. While an image is being built the changes are in two
+layers: those it will hold, and those made since.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from heapq import merge
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from .storage.images import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from autoloadd_protocol.image import Image
+    from autoloadd_protocol.producer import Producer
+    from autoloadd_protocol.record import Record
+
+    from .storage.recovery import Recovered
+
+_BUILD_BYTES = 1024 * 1024
+_BUILD_FRACTION = 8
+
+
+class Shard:
+    """All entries of one producer.
+
+    Only the writer calls what changes anything. `generation` grows with every write, also with
+    one that the files refused: a number is never used twice.
+    """
+
+    def __init__(self, producer: Producer, *, epoch: int, built_at_ns: int) -> None:
+        self.producer = producer
+        self.id = producer.shard_id()
+        self.epoch = epoch
+        self.generation = 0
+        self.built_at_ns = built_at_ns
+        self.image: Image | None = None
+        self.entries = 0
+        self.blob_bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self.evicted = 0
+        self.last_used_ns = 0
+        self._floor = 0
+        self._changes: dict[bytes, Record | None] = {}
+        self._building: dict[bytes, Record | None] = {}
+        self._change_bytes = 0
+        self._building_bytes = 0
+
+    def take_over(self, recovered: Recovered) -> None:
+        """Go on where recovery found the shard."""
+        self.generation = recovered.generation
+        self.image = recovered.image
+        self._floor = recovered.floor
+        self._changes = recovered.changes
+        self._change_bytes = _stored_bytes(recovered.changes.values())
+        self._count_again()
+
+    # Reading
+
+    def look_up(self, name: bytes) -> Record | None:
+        """Return what is stored under a name."""
+        if name in self._changes:
+            return self._changes[name]
+        if name in self._building:
+            return self._building[name]
+        image = self.visible_image
+        return None if image is None else image.look_up(name)
+
+    @property
+    def visible_image(self) -> Image | None:
+        """The image, unless a clear or a replace hides it."""
+        if self.image is None or self.image.header.generation < self._floor:
+            return None
+        return self.image
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the shard takes in memory: the image (also a hidden one) and the changes."""
+        image_bytes = 0 if self.image is None else len(self.image.buffer)
+        return image_bytes + self._change_bytes + self._building_bytes
+
+    def list_names(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, Record]]:
+        """Return up to `limit` (name, record), sorted by name, strictly after `after`."""
+        changes = self._all_changes()
+        chosen = sorted(name for name in changes if name.startswith(prefix) and name > after)
+        changed = ((name, changes[name]) for name in chosen)
+        unchanged = (entry for entry in self._image_from(prefix, after) if entry[0] not in changes)
+        both: Iterator[tuple[bytes, Record | None]] = merge(changed, unchanged, key=_name_of)
+        present = ((name, record) for name, record in both if record is not None)
+        return list(islice(present, limit))
+
+    def count_stale(self, binary_mtime_ns: int) -> int:
+        """Return how many entries are older than a time, in ns."""
+        records = [record for record in self._all_changes().values() if record is not None]
+        stale = sum(record.binary_mtime_ns < binary_mtime_ns for record in records)
+        image = self.visible_image
+        if image is None or image.header.oldest_mtime_ns >= binary_mtime_ns:
+            return stale
+        changes = self._all_changes()
+        return stale + sum(
+            record.binary_mtime_ns < binary_mtime_ns
+            for name, record in image.entries()
+            if name not in changes
+        )
+
+    def _all_changes(self) -> Mapping[bytes, Record | None]:
+        if not self._building:
+            return self._changes
+        return ChainMap(self._changes, self._building)
+
+    def _image_from(self, prefix: bytes, after: bytes) -> Iterator[tuple[bytes, Record]]:
+        image = self.visible_image
+        if image is None:
+            return
+        # A name that equals the prefix counts; one that equals `after` does not.
+        first = image.first_after(after) if after >= prefix else image.first_from(prefix)
+        for index in range(first, len(image)):
+            entry = image.entry_at(index)
+            if not entry[0].startswith(prefix):
+                return
+            yield entry
+
+    # Changing: for the writer only
+
+    def put(self, records: Iterable[tuple[bytes, Record]]) -> None:
+        """Store entries."""
+        for name, record in records:
+            self._set(name, record)
+
+    def delete(self, names: Sequence[bytes]) -> int:
+        """Remove entries; return how many there were."""
+        before = self.entries
+        for name in names:
+            if self.look_up(name) is not None:
+                self._set(name, None)
+        return before - self.entries
+
+    def clear(self, generation: int) -> int:
+        """Remove all entries; return how many there were."""
+        count = self.entries
+        self._floor = generation
+        self._changes, self._building = {}, {}
+        self._change_bytes = self._building_bytes = 0
+        self.entries = self.blob_bytes = 0
+        return count
+
+    def _set(self, name: bytes, record: Record | None) -> None:
+        old = self.look_up(name)
+        if old is not None:
+            self.entries -= 1
+            self.blob_bytes -= old.blob_bytes
+        # Taken out first: the order of the dict is the order of generations, which a build keeps.
+        changed = self._changes.pop(name, None)
+        if changed is not None:
+            self._change_bytes -= changed.stored_bytes
+        self._changes[name] = record
+        if record is not None:
+            self.entries += 1
+            self.blob_bytes += record.blob_bytes
+            self._change_bytes += record.stored_bytes
+
+    # Building images
+
+    def wants_build(self, journal_bytes: int) -> bool:
+        """Tell whether the changes are worth a new image."""
+        image_bytes = 0 if self.image is None else len(self.image.buffer)
+        if image_bytes and self.visible_image is None:
+            return True
+        limit = max(_BUILD_BYTES, image_bytes // _BUILD_FRACTION)
+        return max(self._change_bytes, journal_bytes) > limit
+
+    def begin_build(self, keep_bytes: int | None) -> Snapshot:
+        """Return what an image of this moment is built from. One build at a time."""
+        assert not self._building, "a build is under way"
+        self._building, self._changes = self._changes, {}
+        self._building_bytes, self._change_bytes = self._change_bytes, 0
+        return Snapshot(
+            self.producer,
+            self.epoch,
+            self.generation,
+            self.built_at_ns,
+            self.visible_image,
+            self._building,
+            keep_bytes,
+        )
+
+    def finish_build(self, image: Image, evicted: int) -> None:
+        """Take a built image; one that a clear overtook stays hidden by it."""
+        self.image = image
+        self._building = {}
+        self._building_bytes = 0
+        self.evicted += evicted
+        self._count_again()
+
+    def abandon_build(self) -> None:
+        """Go on without the image that could not be built."""
+        newer, self._changes = self._changes, self._building
+        self._building = {}
+        for name in newer:
+            self._changes.pop(name, None)
+        self._changes.update(newer)
+        self._building_bytes = 0
+        self._change_bytes = _stored_bytes(self._changes.values())
+
+    def _count_again(self) -> None:
+        image = self.visible_image
+        self.entries = 0 if image is None else len(image)
+        self.blob_bytes = 0 if image is None else image.header.blob_bytes
+        for name, record in self._changes.items():
+            old = None if image is None else image.look_up(name)
+            if old is not None:
+                self.entries -= 1
+                self.blob_bytes -= old.blob_bytes
+            if record is not None:
+                self.entries += 1
+                self.blob_bytes += record.blob_bytes
+
+
+def _stored_bytes(records: Iterable[Record | None]) -> int:
+    return sum(record.stored_bytes for record in records if record is not None)
+
+
+def _name_of(entry: tuple[bytes, Record | None]) -> bytes:
+    return entry[0]

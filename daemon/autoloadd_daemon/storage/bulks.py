@@ -1,0 +1,123 @@
+"""Staged bulks: what a `bulk_*` write sends, in a file of its own until it is committed.
+
+The file holds records one after another, as a journal does, without frames: a frame in the journal
+names it, and makes all of it part of the shard at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
+
+from autoloadd_protocol.record import Record
+
+from ..errors import DamageError, StorageError
+from .records import BulkFile, parse_records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .files import Files
+
+
+def staged_name(number: int) -> str:
+    """Return the file name of a bulk that is not committed: recovery removes such files."""
+    return f"staged.{number:08d}"
+
+
+def bulk_name(number: int) -> str:
+    """Return the file name of a bulk that a frame of a journal names."""
+    return f"bulk.{number:08d}"
+
+
+class CommittedBulk(NamedTuple):
+    """A staged file that is part of a journal."""
+
+    files: Files
+    path: str
+
+    def sync(self) -> None:
+        """Return when the file's bytes are on stable storage. Raises OSError."""
+        descriptor = self.files.reopen(self.path)
+        try:
+            self.files.sync_data(descriptor)
+        finally:
+            self.files.close(descriptor)
+
+
+class StagedBulk:
+    """Takes entries until the commit. `stored_bytes` counts towards the daemon's bounds."""
+
+    def __init__(
+        self, files: Files, directory: str, *, number: int, mode: str, built_at_ns: int | None
+    ) -> None:
+        """Create the file. Raises StorageError."""
+        self.mode = mode
+        self.number = number
+        self.built_at_ns = built_at_ns
+        self.records: dict[bytes, Record] = {}
+        self.stored_bytes = 0
+        self._checksum = 0
+        self._files = files
+        self._directory = directory
+        self._path = f"{directory}/{staged_name(number)}"
+        try:
+            files.make_directory(directory)
+            self._descriptor = files.create(self._path)
+        except OSError as exc:
+            raise StorageError(f"{self._path}: {exc.strerror}") from exc
+
+    def add(self, entries: Iterable[tuple[bytes, Record]]) -> int:
+        """Stage entries; a name that was added before is replaced. Return how many there are now.
+
+        Raises StorageError: the bulk cannot go on, `discard` it.
+        """
+        added = dict(entries)
+        stored = [record.stored() for record in added.values()]
+        try:
+            self._files.append(self._descriptor, stored)
+        except OSError as exc:
+            raise StorageError(f"{self._path}: {exc.strerror}") from exc
+        for part in stored:
+            self._checksum = crc32(part, self._checksum)
+            self.stored_bytes += len(part)
+        for name in added:
+            # Taken out first, so that the order is the order of the last change.
+            self.records.pop(name, None)
+        self.records.update(added)
+        return len(self.records)
+
+    def commit(self) -> tuple[BulkFile, CommittedBulk]:
+        """Give the file the name that a frame will name. Raises StorageError."""
+        path = f"{self._directory}/{bulk_name(self.number)}"
+        try:
+            self._files.rename(self._path, path)
+        except OSError as exc:
+            raise StorageError(f"{self._path}: {exc.strerror}") from exc
+        self._path = path
+        self._files.close(self._descriptor)
+        described = BulkFile(
+            self.mode, self.number, self.stored_bytes, self._checksum, self.built_at_ns
+        )
+        return described, CommittedBulk(self._files, path)
+
+    def discard(self) -> None:
+        """Close and remove the file. Raises OSError; recovery would remove it then."""
+        self._files.close(self._descriptor)
+        self._files.remove(self._path)
+
+
+def read_bulk(files: Files, directory: str, bulk: BulkFile) -> dict[bytes, Record]:
+    """Return what a committed bulk holds. Raises DamageError."""
+    path = f"{directory}/{bulk_name(bulk.number)}"
+    try:
+        data = files.read(path)
+    except OSError as exc:
+        raise DamageError(f"{path}: {exc.strerror}") from exc
+    if len(data) != bulk.size or crc32(data) != bulk.checksum:
+        raise DamageError(f"{path}: not what was committed")
+    records: dict[bytes, Record] = {}
+    for name, record in parse_records(data, 0, len(data)):
+        records.pop(name, None)
+        records[name] = record
+    return records

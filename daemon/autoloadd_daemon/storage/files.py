@@ -1,0 +1,119 @@
+"""The only module that changes files: every write, sync, rename and removal of the daemon.
+
+It is a class so that tests can put a simulated disk in its place, one that forgets what was never
+synced. Prior art for the order of steps: https://lwn.net/Articles/457667/ and
+https://danluu.com/file-consistency/.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_FILE_MODE = 0o600
+_DIRECTORY_MODE = 0o700
+_PARTS_PER_WRITE = 512  # below IOV_MAX, which is 1,024 on Linux and macOS
+
+
+class Files:
+    """The real disk. Every method may raise OSError."""
+
+    def create(self, path: str) -> int:
+        """Return a descriptor of a new, empty file that is written at its end."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        return os.open(path, flags, _FILE_MODE)
+
+    def append(self, descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
+        """Write all parts at the file's end. After an OSError, a part of them may be there."""
+        pending = [memoryview(part) for part in parts if len(part)]
+        while pending:
+            written = os.writev(descriptor, pending[:_PARTS_PER_WRITE])
+            while pending and written >= len(pending[0]):
+                written -= len(pending.pop(0))
+            if written:
+                pending[0] = pending[0][written:]
+
+    def overwrite(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Write `data` at an offset of a file that was not opened for appending."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def reopen(self, path: str) -> int:
+        """Return a descriptor of a file that is there, to sync it."""
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def create_for_image(self, path: str) -> int:
+        """Return a descriptor of a new, empty file whose head is written last."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path, flags, _FILE_MODE)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut a file back to `size` bytes."""
+        os.ftruncate(descriptor, size)
+
+    def sync_data(self, descriptor: int) -> None:
+        """Return when a file's bytes are on stable storage, and its size with them."""
+        # macOS has no fdatasync.
+        getattr(os, "fdatasync", os.fsync)(descriptor)
+
+    def sync(self, descriptor: int) -> None:
+        """Return when a file is on stable storage with everything known about it."""
+        os.fsync(descriptor)
+
+    def sync_directory(self, path: str) -> None:
+        """Return when the names in a directory are on stable storage."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+        os.close(descriptor)
+
+    def links(self, descriptor: int) -> int:
+        """Return how many names a file has: 0 when it was removed under us."""
+        return os.fstat(descriptor).st_nlink
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file or directory another name, replacing what had that name."""
+        os.rename(source, target)
+
+    def remove(self, path: str) -> None:
+        """Remove a file; that there is none is no error."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a shard's directory with the files in it."""
+        for name in self.names(path):
+            self.remove(f"{path}/{name}")
+        os.rmdir(path)
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory that is ours alone; that there is one is no error."""
+        try:
+            os.mkdir(path, _DIRECTORY_MODE)
+        except FileExistsError:
+            return
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory, sorted; none where there is no directory."""
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            return []
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file's bytes."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with open(descriptor, "rb", buffering=0) as file:
+            return file.readall()

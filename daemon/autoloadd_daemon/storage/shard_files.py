@@ -1,0 +1,150 @@
+"""One shard's files while the daemon runs: its journals, until an image covers them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import StorageError
+from .bulks import CommittedBulk, StagedBulk
+from .journal import Journal, create_journal
+from .records import JournalHeader
+
+if TYPE_CHECKING:
+    from autoloadd_protocol.producer import Producer
+
+    from .files import Files
+    from .recovery import Recovered
+
+
+class ShardFiles:
+    """The journals that no image on disk covers yet, oldest first; writes go to the last one.
+
+    A daemon never appends to a journal that an earlier one wrote: it begins a new one, whose header
+    says how far the earlier one was good. A journal is made when its first frame comes.
+    """
+
+    def __init__(self, files: Files, directory: str, producer: Producer, epoch: int) -> None:
+        self.directory = directory
+        self.files = files
+        self._producer = producer
+        self._epoch = epoch
+        self._journals: list[Journal] = []
+        self._active: Journal | None = None
+        self._next_sequence = 1
+        self._previous_end = 0
+        self._next_bulk = 1
+        # Of the last frame that was appended, not of the last that was tried: a generation that
+        # was refused must not look like a journal that is missing.
+        self._last_generation = 0
+
+    def take_over(self, recovered: Recovered) -> None:
+        """Go on where recovery found the shard."""
+        self._journals = list(recovered.journals)
+        self._next_sequence = recovered.next_sequence
+        self._previous_end = recovered.previous_end
+        self._next_bulk = recovered.next_bulk
+        self._last_generation = recovered.generation
+
+    @property
+    def journal_bytes(self) -> int:
+        """Length of all journals that are needed, in bytes."""
+        return sum(journal.end for journal in self._journals)
+
+    @property
+    def synced(self) -> int:
+        """The offset in the active journal that is known to be on stable storage."""
+        return 0 if self._active is None else self._active.synced
+
+    @property
+    def has_unsynced(self) -> bool:
+        """Tell whether something was written that a power loss would take."""
+        return any(
+            journal.synced < journal.end and journal.failed is None for journal in self._journals
+        )
+
+    @property
+    def failure(self) -> str | None:
+        """Why the journals take nothing until an image was built, if so."""
+        return next((j.failed for j in self._journals if j.failed is not None), None)
+
+    def append(
+        self, frames: list[bytes | memoryview], *, last_generation: int, built_at_ns: int
+    ) -> None:
+        """Write frames. Raises StorageError; then nothing of them counts.
+
+        `last_generation` is that of the last frame; `built_at_ns` the shard's, for a new journal.
+        """
+        failure = self.failure
+        if failure is not None:
+            raise StorageError(failure)
+        if self._active is None:
+            self._active = self._begin_journal(built_at_ns)
+        self._active.append(frames)
+        self._last_generation = last_generation
+
+    def attach(self, bulk: CommittedBulk) -> None:
+        """Make a bulk part of the journal that its frame was appended to."""
+        assert self._active is not None
+        self._active.attach(bulk)
+
+    def cut_back(self, end: int) -> None:
+        """Take back what was appended behind `end`: its sync failed and it was refused."""
+        if self._active is not None:
+            self._active.cut_back(end)
+
+    @property
+    def end(self) -> int:
+        """Where the active journal ends."""
+        return 0 if self._active is None else self._active.end
+
+    def sync(self) -> None:
+        """Return when everything appended before is on stable storage. Raises StorageError.
+
+        Older journals first: a frame in a synced journal vouches for all journals before it.
+        """
+        for journal in list(self._journals):
+            journal.sync()
+
+    def stage(self, mode: str, built_at_ns: int | None) -> StagedBulk:
+        """Return a new staged bulk. Raises StorageError."""
+        number = self._next_bulk
+        self._next_bulk += 1
+        return StagedBulk(
+            self.files, self.directory, number=number, mode=mode, built_at_ns=built_at_ns
+        )
+
+    def rotate(self) -> list[Journal]:
+        """End the active journal; return those that an image of this moment will cover."""
+        if self._active is not None:
+            self._previous_end = self._active.end
+            self._active = None
+        return list(self._journals)
+
+    def forget(self, covered: list[Journal]) -> None:
+        """Take out journals whose image is on stable storage; the caller removes their files."""
+        self._journals = [journal for journal in self._journals if journal not in covered]
+
+    def close(self) -> None:
+        """Close all files."""
+        for journal in self._journals:
+            journal.close()
+        self._journals = []
+        self._active = None
+
+    def _begin_journal(self, built_at_ns: int) -> Journal:
+        try:
+            self.files.make_directory(self.directory)
+        except OSError as exc:
+            raise StorageError(f"{self.directory}: {exc.strerror}") from exc
+        header = JournalHeader(
+            self._producer,
+            self._epoch,
+            self._next_sequence,
+            self._last_generation,
+            self._previous_end,
+            built_at_ns,
+        )
+        journal = create_journal(self.files, self.directory, header)
+        self._next_sequence += 1
+        self._journals.append(journal)
+        return journal
