@@ -96,6 +96,8 @@ class App:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 self._builder.nursery = nursery
+                for shard, _ in self._catalog:
+                    self._builder.look_at(shard)
                 nursery.start_soon(self._watch_signals, signals)
                 nursery.start_soon(self._server.serve)
                 nursery.start_soon(self._look_after)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import DamageError
-from .bulks import bulk_name, read_bulk
+from .bulks import CommittedBulk, bulk_name, read_bulk
 from .images import IMAGE_NAME, TEMPORARY_NAME, Snapshot, build_image, load_image
 from .journal import reopen_journal
 from .records import (
@@ -243,8 +243,18 @@ def _replay(
             break
         if scan.problem is not None:
             shard.torn_bytes += len(scan.data) - scan.good_end
-        shard.journals.append(reopen_journal(files, directory, scan.header, scan.good_end))
+        shard.journals.append(_reopen(files, directory, scan))
     return damaged
+
+
+def _reopen(files: Files, directory: str, scan: _Scan) -> Journal:
+    """Return the journal with the bulks that its frames name: they are synced and removed with it."""
+    journal = reopen_journal(files, directory, scan.header, scan.good_end)
+    for frame in scan.frames:
+        if frame.bulk is not None:
+            path = f"{directory}/{bulk_name(frame.bulk.number)}"
+            journal.attach(CommittedBulk(files, path))
+    return journal
 
 
 def _is_behind_a_gap(scan: _Scan, before: _Scan | None, shard: Recovered) -> bool:
