@@ -41,7 +41,7 @@ exit status:
 environment:
   AUTOLOADD_SOCKET    the daemon's socket; without it, `{PROGRAM} version` says where it is
   AUTOLOADD_PRODUCER  whose entries: NAME/VERSION/WIDTH, as for --producer
-  AUTOLOAD_CACHE      0, false or no switches the cache off: every get is a miss
+  AUTOLOADD_CACHE     0, false or no switches the cache off: every get is a miss
   NO_COLOR            no colour on the terminal
 """
 
@@ -72,7 +72,7 @@ def build_parser(groups: Sequence[Callable[[Subparsers], None]]) -> Parser:
     )
     _add_options(parser, data=True)
     subparsers: Subparsers = parser.add_subparsers(
-        title="commands", metavar="COMMAND", required=True, parser_class=Parser
+        title="commands", metavar="COMMAND", prog=PROGRAM, required=True, parser_class=Parser
     )
     for add_commands in groups:
         add_commands(subparsers)

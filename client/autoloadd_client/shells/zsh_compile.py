@@ -22,7 +22,7 @@ from .fingerprint import fingerprint_file
 from .zsh import Function, LeftOut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from .zsh import Zsh
 
@@ -54,7 +54,7 @@ class Compiled:
 
 def compile_functions(
     zsh: Zsh, functions: Sequence[Function], *, file_seconds: float = FILE_SECONDS
-) -> Iterator[Compiled | LeftOut]:
+) -> Generator[Compiled | LeftOut, None, None]:
     """Yield each function compiled, or left out with zsh's own message, in the order of finishing.
 
     A function whose file no longer has the fingerprint that it was found with is left out, so what

@@ -1,0 +1,188 @@
+"""The fast path of `get`: the same answers as the full path, at a fraction of the imports."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .conftest import ctl_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from .conftest import Ctl, Daemon
+
+PRODUCER = ("--producer", "zsh/5.9/8")
+LARGEST = bytes(range(256)) * (4 * 1024 * 1024 // 256)
+
+HEAVY = {"argparse", "json", "msgpack", "re", "socket", "typing", "dataclasses", "enum", "pathlib"}
+SLOW_WAY = ("--timeout", "1")
+"""An option that the fast path leaves to the full parser, with the value that it has anyway."""
+
+
+def both_ways(ctl: Ctl, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Return what the fast path answers, once the full path has answered the same."""
+    fast = ctl("get", *arguments)
+    full = ctl("get", *arguments, *SLOW_WAY)
+    outcome = (fast.returncode, fast.stdout, fast.stderr)
+    assert outcome == (full.returncode, full.stdout, full.stderr)
+    return fast
+
+
+def test_found_missed_and_stale_are_the_same_both_ways(ctl: Ctl, daemon: Daemon) -> None:
+    ctl("put", "name", *PRODUCER, "--mtime", "5", given=LARGEST)
+    assert both_ways(ctl, "name", *PRODUCER).stdout == LARGEST
+    assert both_ways(ctl, "--producer=zsh/5.9/8", "name", "--mtime=5").stdout == LARGEST
+    assert both_ways(ctl, "--mtime", "6", "name", *PRODUCER).returncode == 1
+    assert both_ways(ctl, "none", *PRODUCER).returncode == 1
+    assert both_ways(ctl, *PRODUCER, "--", "name").stdout == LARGEST
+    assert both_ways(ctl, *PRODUCER, "--binary", "/", "name").returncode == 1
+
+
+def test_no_daemon_is_told_in_the_same_words(ctl: Ctl, run_directory: Path) -> None:
+    assert both_ways(ctl, "name", *PRODUCER).returncode == 3
+    (run_directory / "socket").touch()
+    assert b"Connection refused" in both_ways(ctl, "name", *PRODUCER).stderr
+    run_directory.chmod(0o711)
+    assert b"it must be 0700" in both_ways(ctl, "name", *PRODUCER).stderr
+    assert both_ways(ctl, "name", *PRODUCER, "--socket", "/" + "x" * 200).returncode == 3
+
+
+def test_the_fast_path_loads_almost_nothing(daemon: Daemon, ctl: Ctl, run_directory: Path) -> None:
+    ctl("put", "name", *PRODUCER, given=b"blob")
+    command = [sys.executable, "-X", "importtime", "-m", "autoloadd_client.cli"]
+    environment = ctl_environment(run_directory, {"PYTHONPATH": "", "COVERAGE_PROCESS_CONFIG": ""})
+    base = imported([sys.executable, "-X", "importtime", "-c", "import runpy"], environment)
+    fast = imported([*command, "get", "name", *PRODUCER], environment) - base
+    assert fast & HEAVY == set()
+    full = imported([*command, "get", "name", *PRODUCER, *SLOW_WAY], environment) - base
+    assert {"argparse", "json"} <= full
+
+
+def imported(command: list[str], environment: dict[str, str]) -> set[str]:
+    ran = subprocess.run(command, capture_output=True, check=True, env=environment)
+    return set(re.findall(r"\| +(\S+)$", ran.stderr.decode(), re.MULTILINE))
+
+
+@pytest.fixture
+def peer(run_directory: Path) -> Iterator[socket.socket]:
+    """A listening socket whose other side the test plays."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(run_directory / "socket"))
+        listening.listen()
+        yield listening
+
+
+def answer_each(peer: socket.socket, payloads: list[bytes], connections: int) -> threading.Thread:
+    """Answer so many connections with the given payloads, once each has sent something."""
+
+    def serve() -> None:
+        for _ in range(connections):
+            connection, _address = peer.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"".join(struct.pack(">I", len(p)) + p for p in payloads))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+REFUSAL = b"\x94\x01\xc0\x93\xa4busy\xaetoo many of it\xc0\xc0"
+
+
+def test_a_refusal_is_told_in_the_same_words(ctl: Ctl, peer: socket.socket) -> None:
+    thread = answer_each(peer, [REFUSAL], 2)
+    done = both_ways(ctl, "name", *PRODUCER)
+    thread.join()
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert done.stderr == b"autoloadctl: the daemon refused: busy: too many of it\n"
+
+
+def test_what_is_no_answer_is_told_in_the_same_words(ctl: Ctl, peer: socket.socket) -> None:
+    thread = answer_each(peer, [b"\x94\x01\x07\xc0\xc0"], 2)
+    done = both_ways(ctl, "name", *PRODUCER)
+    thread.join()
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr == b"autoloadctl: the daemon answered what was not asked\n"
+
+
+def test_a_daemon_that_hangs_costs_the_deadline_and_is_told(ctl: Ctl, peer: socket.socket) -> None:
+    done = both_ways(ctl, "name", *PRODUCER)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr == b"autoloadctl: the daemon did not answer before the deadline\n"
+
+
+def start(
+    run_directory: Path, *arguments: str, stdout: int | None = None
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "autoloadd_client.cli", "get", *arguments],
+        stderr=subprocess.PIPE,
+        env=ctl_environment(run_directory, {}),
+        stdout=stdout,
+    )
+
+
+@pytest.mark.parametrize("way", [(), SLOW_WAY], ids=["fast", "full"])
+def test_a_reader_that_goes_away_ends_it_quietly(
+    ctl: Ctl, daemon: Daemon, run_directory: Path, way: tuple[str, ...]
+) -> None:
+    ctl("put", "name", *PRODUCER, given=LARGEST)
+    reading, writing = os.pipe()
+    process = start(run_directory, "name", *PRODUCER, *way, stdout=writing)
+    os.close(writing)
+    assert os.read(reading, 1) == b"\0"
+    os.close(reading)
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (141, b"")
+
+
+def test_a_pipe_that_does_not_block_gets_everything(
+    ctl: Ctl, daemon: Daemon, run_directory: Path
+) -> None:
+    ctl("put", "name", *PRODUCER, given=LARGEST)
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETFL, fcntl.fcntl(writing, fcntl.F_GETFL) | os.O_NONBLOCK)
+    process = start(run_directory, "name", *PRODUCER, stdout=writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        received = pipe.read()
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr, received == LARGEST) == (0, b"", True)
+
+
+@pytest.mark.parametrize("way", [(), SLOW_WAY], ids=["fast", "full"])
+def test_a_full_disk_under_stdout_is_told(
+    ctl: Ctl, daemon: Daemon, run_directory: Path, way: tuple[str, ...]
+) -> None:
+    ctl("put", "name", *PRODUCER, given=b"blob")
+    with open("/dev/full", "wb") as full:
+        process = start(run_directory, "name", *PRODUCER, *way, stdout=full.fileno())
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert stderr == b"autoloadctl: stdout: No space left on device\n"
+
+
+@pytest.mark.parametrize("way", [(), ("--timeout", "30")], ids=["fast", "full"])
+def test_an_interrupt_ends_it_quietly(
+    peer: socket.socket, run_directory: Path, way: tuple[str, ...]
+) -> None:
+    process = start(run_directory, "name", *PRODUCER, *way)
+    connection, _address = peer.accept()
+    with connection:
+        assert connection.recv(65536)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, b"")
