@@ -18,9 +18,8 @@ from importlib.metadata import version
 from platform import python_version
 from typing import TYPE_CHECKING, NoReturn
 
-from autoloadd_client.errors import CacheError
-
 from autoloadd_client import Cache
+from autoloadd_client.errors import CacheError
 from autoloadd_protocol.limits import SOCKET_PATH_BYTES
 from locked_file import NAME as LOCKED_FILE
 from locked_file import LockedFileCache
@@ -86,14 +85,16 @@ class Job:
             show_progress("")
             print(said)
         else:
-            print(HOW_TO_GET_ZSH, "used instead are our own functions, as source.")
+            print(f"{HOW_TO_GET_ZSH}, so our own functions are used, as source")
             self.producer = warm_own(socket_path)
         took = time.monotonic() - started
+        show_progress("comparing what is cached with its source")
         self.warmed = check_warmed(socket_path, self.producer)
+        show_progress("")
         size = sum(map(len, self.warmed.values()))
         print(
             f"warmed {len(self.warmed):,} entries of {self.producer} in {took:.1f} s: "
-            f"{say_bytes(size)}, the same byte for byte as made without the daemon"
+            f"{say_bytes(size)}"
         )
 
     def run_phase(

@@ -49,7 +49,7 @@ def measure_puts(outcomes: Sequence[Outcome], seconds: float) -> Rate | None:
 
 def say_line(label: str, gets: Rate | None, puts: Rate | None) -> str:
     """Return one line under HEADING."""
-    return f"{label:<24}{gets or '':<28}  {puts or ''}".rstrip()
+    return f"{label:<24}{gets or ''!s:<28}  {puts or ''}".rstrip()
 
 
 def say_time(ns: int) -> str:

@@ -11,28 +11,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoloadd_client import Cache, Entry
+from autoloadd_protocol.producer import producer_from_map
 from shells import fingerprint_of
 from values import WrongAnswerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 OWN_DIRECTORY = Path(__file__).parent / "functions"
 OWN_PRODUCER = "autoloadd-functions/1/8"
 """Their source, as it is: no zsh compiled it, so no zsh's producer may be used."""
 
 HOW_TO_GET_ZSH = (
-    "There is no zsh here (get it with `apt install zsh`, `dnf install zsh` or `brew install zsh`):"
+    "there is no zsh here (get it with `apt install zsh`, `dnf install zsh` or `brew install zsh`)"
 )
 
-# Written apart from autoloadctl's own way: what that stored is compared with what this makes.
-_COMPILE_AGAIN = """
+# The bytes of two compilations may differ: zsh leaves whatever was in memory between two strings.
+# So it is zsh that compares, by what it makes of them: the text of each function as it has it.
+_LOAD = """
 emulate -R zsh
 setopt no_multibyte
-integer number
+zmodload zsh/parameter
+(( ARGC )) && fpath=($1)
 while IFS= read -r name; do
-  files=($^fpath/$name(N))
-  zcompile -U -- $1/$(( number++ )).zwc $files[1]
+  autoload -Uz +X -- $name && print -rN -- $name $functions[$name]
 done
 """
 
@@ -57,9 +59,7 @@ def warm_zsh(socket_path: str) -> tuple[str, str]:
         raise WarmFailedError(f"autoloadctl warm zsh: exit code {ran.returncode}\n{ran.stdout}")
     with Cache(None, socket_path=socket_path) as cache:
         (shard,) = cache.shards()
-    fields = shard["producer"]
-    parts = [fields["name"], fields["version"], str(fields["pointer_width"])]
-    return "/".join([*parts, *filter(None, [fields.get("build")])]), ran.stdout.strip()
+    return str(producer_from_map(shard["producer"])), ran.stdout.strip()
 
 
 def warm_own(socket_path: str) -> str:
@@ -70,28 +70,39 @@ def warm_own(socket_path: str) -> str:
     return OWN_PRODUCER
 
 
-def read_expected(producer: str, names: Sequence[str]) -> dict[str, bytes]:
-    """Return what each name's bytes must be, made from their source without the daemon."""
-    if producer == OWN_PRODUCER:
-        return {name: (OWN_DIRECTORY / name).read_bytes() for name in names}
-    with tempfile.TemporaryDirectory(prefix="autoloadd-") as directory:
-        subprocess.run(
-            ["zsh", "-fc", _COMPILE_AGAIN, "zsh", directory],
-            input="".join(f"{name}\n" for name in names), text=True, check=True,
-        )  # fmt: skip
-        return {
-            name: Path(directory, f"{number}.zwc").read_bytes() for number, name in enumerate(names)
-        }
-
-
 def check_warmed(socket_path: str, producer: str) -> dict[str, bytes]:
     """Return the warmed entries. Raises WrongAnswerError where one is not what it must be."""
     with Cache(producer, socket_path=socket_path, timeout=10.0) as cache:
-        names = [name for name, _fresh in cache.names()]
-        stored = cache.get_many(names)
-    expected = read_expected(producer, names)
-    compare(stored, expected)
+        stored = cache.get_many([name for name, _fresh in cache.names()])
+    if producer == OWN_PRODUCER:
+        compare(stored, {path.name: path.read_bytes() for path in OWN_DIRECTORY.iterdir()})
+    else:
+        with tempfile.TemporaryDirectory(prefix="autoloadd-") as directory:
+            for name, blob in stored.items():
+                Path(directory, f"{name}.zwc").write_bytes(blob)
+            loaded = load_with_zsh(stored, directory)
+        compare(loaded, load_with_zsh(stored))
+        print(f"zsh loads each of the {len(loaded):,} from the cache as it does from its source")
     return stored
+
+
+def load_with_zsh(names: Iterable[str], *directory: str) -> dict[str, bytes]:
+    """Return each function's text as zsh has it, loaded from the directory or from its source.
+
+    Raises WrongAnswerError for a function that zsh cannot load.
+    """
+    ran = subprocess.run(
+        ["zsh", "-fc", _LOAD, "zsh", *directory],
+        input="".join(f"{name}\n" for name in names).encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    parts = ran.stdout.split(b"\0")[:-1]
+    loaded = {name.decode(): text for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    for name in names:
+        if name not in loaded:
+            raise WrongAnswerError(f"{name}: zsh cannot load it from {directory or 'its source'}")
+    return loaded
 
 
 def compare(stored: Mapping[str, bytes], expected: Mapping[str, bytes]) -> None:
