@@ -1,4 +1,4 @@
-"""What a service manager hands to the daemon and wants to hear: sd_listen_fds(3) and sd_notify(3)."""
+"""What a service manager gives and wants to hear: sd_listen_fds(3) and sd_notify(3)."""
 
 from __future__ import annotations
 

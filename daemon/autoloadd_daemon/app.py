@@ -21,7 +21,7 @@ from .activation import inherited_listener, notify
 from .builder import Builder
 from .catalog import Catalog
 from .errors import ConfigError, StartError
-from .listening import DirectoryLock, Listener, bind
+from .listening import DirectoryLock, bind
 from .log import set_level
 from .methods.context import Context
 from .metrics import Metrics
@@ -32,7 +32,7 @@ from .storage.syncing import SyncThread
 from .writer import Drop, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from .config import Settings
     from .errors import StorageError
@@ -130,7 +130,7 @@ class App:
 
     # While it serves
 
-    async def _watch_signals(self, signals: trio._signals.SignalReceiver) -> None:
+    async def _watch_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
                 self._read_configuration_again()
@@ -143,7 +143,7 @@ class App:
         try:
             settings = self._reload()
         except ConfigError as exc:
-            _logger.error("the configuration is kept as it was: %s", exc)
+            _logger.error("the configuration is kept as it was: %s", exc)  # noqa: TRY400
         else:
             if (settings.socket, settings.cache_dir) != (
                 self._settings.socket,
@@ -185,7 +185,7 @@ class App:
         try:
             listener = bind(self._listener.path)
         except StartError as exc:
-            _logger.error("the socket's file is gone: %s", exc)
+            _logger.error("the socket's file is gone: %s", exc)  # noqa: TRY400
             return
         _logger.warning("%s was gone and is bound again", listener.path)
         self._server.listen_on(listener.socket)

@@ -1,8 +1,8 @@
 """Building images while the daemon serves, and keeping all shards within `max_bytes`.
 
-A build is a snapshot at one generation. The journal is rotated there, so that the image covers whole
-files; they are removed when it is on stable storage. Puts never wait for a build, unless memory
-would pass its bound.
+A build is a snapshot at one generation. The journal is rotated there, so that the image covers
+whole files; they are removed when it is on stable storage. Puts never wait for a build, unless
+memory would pass its bound.
 """
 
 from __future__ import annotations

@@ -60,9 +60,7 @@ class Catalog:
             raise StartError(f"{path} holds the shard of {recovered.producer}: move it away")
         self._metrics.set_aside.extend(recovered.set_aside)
         self._metrics.count("torn_bytes", recovered.torn_bytes)
-        shard = Shard(
-            recovered.producer, epoch=recovered.epoch, built_at_ns=recovered.built_at_ns
-        )
+        shard = Shard(recovered.producer, epoch=recovered.epoch, built_at_ns=recovered.built_at_ns)
         shard.take_over(recovered)
         shard_files = ShardFiles(self._files, path, shard.producer, shard.epoch)
         shard_files.take_over(recovered)

@@ -161,7 +161,7 @@ def _read_file(chosen: str | None, environment: Mapping[str, str]) -> _FileValue
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        raise ConfigError(f"{path}: {exc}; expected TOML, such as max_bytes = \"256 MiB\"") from exc
+        raise ConfigError(f'{path}: {exc}; expected TOML, such as max_bytes = "256 MiB"') from exc
     lines = {name: _line_of(name, text) for name in values}
     for name in values:
         if name not in _SETTINGS:

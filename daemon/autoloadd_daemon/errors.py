@@ -1,11 +1,11 @@
 """Errors of the daemon, and what is done about each.
 
-    DaemonError
-    ├── ConfigError              a setting cannot be used: said at start, exit 2
-    ├── StartError               the daemon cannot serve here: said at start, exit 1
-    │   └── AlreadyServedError   another daemon serves this directory or socket: exit 3
-    └── StorageError             files refuse a write: the client gets `not_durable`, reads go on
-        └── DamageError          a file's bytes are not what was written: set the file aside
+DaemonError
+├── ConfigError              a setting cannot be used: said at start, exit 2
+├── StartError               the daemon cannot serve here: said at start, exit 1
+│   └── AlreadyServedError   another daemon serves this directory or socket: exit 3
+└── StorageError             files refuse a write: the client gets `not_durable`, reads go on
+    └── DamageError          a file's bytes are not what was written: set the file aside
 """
 
 from __future__ import annotations

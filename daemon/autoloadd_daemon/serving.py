@@ -17,7 +17,7 @@ import trio
 
 from autoloadd_protocol.limits import CONNECTIONS, UNSENT_BYTES
 
-from .peers import READ_BYTES, Peer, is_our_user
+from .peers import Peer, is_our_user
 
 if TYPE_CHECKING:
     import socket
@@ -142,9 +142,8 @@ class EpollServer:
         """Set what the client is watched for: more bytes, room for answers, deadlines."""
         session = peer.session
         interest = 0
-        if not session.is_closing and not session.input_ended:
-            if session.buffered_bytes < READ_BYTES or session.wants_rest:
-                interest |= select.EPOLLIN if peer.unsent_bytes < UNSENT_BYTES else 0
+        if session.wants_bytes and peer.unsent_bytes < UNSENT_BYTES:
+            interest |= select.EPOLLIN
         if peer.unsent_bytes:
             interest |= select.EPOLLOUT
         if interest != peer.interest:
@@ -198,7 +197,9 @@ class EpollServer:
         self._context.metrics.count("connections")
 
     def _close_longest_idle(self) -> None:
-        peer = min(self._peers.values(), key=lambda peer: (peer.session.is_owed, peer.last_active_ns))
+        peer = min(
+            self._peers.values(), key=lambda peer: (peer.session.is_owed, peer.last_active_ns)
+        )
         self._context.metrics.count("cut_off")
         self._close(peer)
 

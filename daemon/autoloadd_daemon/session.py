@@ -1,7 +1,7 @@
 """One client's conversation: bytes in, bytes out. It has no socket and never waits.
 
-Requests are answered in order. A read waits until all earlier writes of its own connection are done;
-consecutive writes go to the writer together.
+Requests are answered in order. A read waits until all earlier writes of its own connection are
+done; consecutive writes go to the writer together.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _logger = logging.getLogger(__name__)
 _Message = Request | Notification | FrameError | InvalidMessageError
 """What comes out of the connection; errors too are answered in their turn."""
 
+_READ_AHEAD_BYTES = 256 * 1024
 _FRAMES_PER_TURN = 64
 _OUTPUT_PER_TURN = 1024 * 1024
 
@@ -46,7 +47,7 @@ class Session:
 
     The server feeds `receive` or `end_input`, calls `advance`, and sends what is in `output`.
     `on_answer` is called when a write was answered outside of `advance`. `has_more` tells that
-    `advance` stopped only because the turn's share was used up; `took_frames` that it ran something.
+    `advance` stopped only because the turn's share was used up, `took_frames` that it ran any.
     """
 
     def __init__(self, context: Context, on_answer: Callable[[], None]) -> None:
@@ -79,9 +80,11 @@ class Session:
         return not self._stalled and not self.has_more and self._connection.buffered_bytes > 0
 
     @property
-    def buffered_bytes(self) -> int:
-        """Bytes received that no request has used yet."""
-        return self._connection.buffered_bytes
+    def wants_bytes(self) -> bool:
+        """Tell whether to read on: not while a heap of requests waits for its turn."""
+        if self.is_closing or self.input_ended:
+            return False
+        return self.wants_rest or self._connection.buffered_bytes < _READ_AHEAD_BYTES
 
     @property
     def is_finished(self) -> bool:
@@ -155,11 +158,9 @@ class Session:
         if self._pending_writes and (write is None or self._context.writer.is_full):
             return False
         try:
-            if request_id is None and message.method not in NOTIFIABLE:
-                raise RequestError(BAD_REQUEST, f"{message.method!r} is no notification")
-            if write is not None:
+            if write is not None and (request_id is not None or message.method in NOTIFIABLE):
                 self._begin_write(write, message.params, request_id)
-            elif request_id is not None:
+            else:
                 self._read(message, request_id)
         except RequestError as exc:
             if self._pending_writes:
@@ -172,7 +173,9 @@ class Session:
             self._refuse(message, error, request_id)
         return True
 
-    def _read(self, message: Request | Notification, request_id: int) -> None:
+    def _read(self, message: Request | Notification, request_id: int | None) -> None:
+        if request_id is None:
+            raise RequestError(BAD_REQUEST, f"{message.method!r} is no notification")
         read = READS.get(message.method)
         if read is None:
             raise RequestError(UNKNOWN_METHOD, f"there is no method {message.method!r}")

@@ -1,7 +1,7 @@
 """Writes: what a client asked the writer for, as the frames of the journal and as the change.
 
-Each is made by the service with its parameters checked, and answered once: `done` is called with the
-outcome, which is the result, or the error that refuses it.
+Each is made by its method with the parameters checked, and answered once: `done` is called with
+the outcome, which is the result, or the error that refuses it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Write(ABC):
 
     def prepare(self) -> None:
         """Do what must be done before the frames. Raises StorageError: only this is refused."""
+        return
 
     @abstractmethod
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
@@ -53,6 +54,7 @@ class Write(ABC):
 
     def give_up(self) -> None:
         """Undo `prepare` of a write that is refused. Raises OSError."""
+        return
 
     @property
     def bulk(self) -> CommittedBulk | None:
@@ -126,7 +128,7 @@ class CommitBulk(Write):
         return records.encode_bulk(generation, synced, self._described)
 
     def apply(self, shard: Shard, generation: int) -> object:
-        """Store what was staged, in place of everything for a replace; the result: the generation."""
+        """Store what was staged, a replace in place of everything; the result: the generation."""
         if self.staged.mode == "replace":
             shard.clear(generation)
             shard.built_at_ns = self.staged.built_at_ns or shard.built_at_ns

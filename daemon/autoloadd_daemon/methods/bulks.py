@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from autoloadd_daemon.errors import StorageError
+from autoloadd_daemon.writes import CommitBulk
 from autoloadd_protocol.encoding import NIL, encode_uint
 from autoloadd_protocol.errors import BUSY, NOT_DURABLE, RequestError, too_large
 from autoloadd_protocol.limits import BULKS
@@ -16,14 +18,13 @@ from autoloadd_protocol.parameters import (
     read_token,
 )
 
-from ..errors import StorageError
-from ..writes import CommitBulk
 from .changes import read_records
 
 if TYPE_CHECKING:
-    from ..session import Session
-    from ..storage.bulks import StagedBulk
-    from ..writes import Done
+    from autoloadd_daemon.session import Session
+    from autoloadd_daemon.storage.bulks import StagedBulk
+    from autoloadd_daemon.writes import Done
+
     from .context import Context
 
     Params = tuple[Any, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from autoloadd_daemon.writes import Clear, Delete, Flush, Put
 from autoloadd_protocol.errors import RequestError
 from autoloadd_protocol.parameters import (
     read_blob,
@@ -19,11 +20,10 @@ from autoloadd_protocol.parameters import (
 )
 from autoloadd_protocol.record import Record, encode_record
 
-from ..writes import Clear, Delete, Flush, Put
-
 if TYPE_CHECKING:
-    from ..session import Session
-    from ..writes import Done
+    from autoloadd_daemon.session import Session
+    from autoloadd_daemon.writes import Done
+
     from .context import Context
 
     Params = tuple[Any, ...]

@@ -11,13 +11,12 @@ from autoloadd_protocol.errors import NO_PRODUCER, RequestError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from autoloadd_daemon.catalog import Catalog
+    from autoloadd_daemon.metrics import Metrics
+    from autoloadd_daemon.session import Session
+    from autoloadd_daemon.shard import Shard
+    from autoloadd_daemon.writer import Writer
     from autoloadd_protocol.producer import Producer
-
-    from ..catalog import Catalog
-    from ..metrics import Metrics
-    from ..session import Session
-    from ..shard import Shard
-    from ..writer import Writer
 
 _logger = logging.getLogger(__name__)
 

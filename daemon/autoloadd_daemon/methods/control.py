@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from autoloadd_daemon.writer import Drop
 from autoloadd_protocol import __version__, limits
 from autoloadd_protocol.encoding import encode_str
 from autoloadd_protocol.errors import UNSUPPORTED_PROTOCOL, RequestError
@@ -15,13 +16,12 @@ from autoloadd_protocol.messages import pack, refuse_unusual
 from autoloadd_protocol.parameters import bad_request, read_params
 from autoloadd_protocol.producer import producer_from_map
 
-from ..writer import Drop
-
 if TYPE_CHECKING:
-    from ..session import Session
-    from ..shard import Shard
-    from ..storage.shard_files import ShardFiles
-    from ..writes import Done
+    from autoloadd_daemon.session import Session
+    from autoloadd_daemon.shard import Shard
+    from autoloadd_daemon.storage.shard_files import ShardFiles
+    from autoloadd_daemon.writes import Done
+
     from .context import Context
 
     Params = tuple[Any, ...]

@@ -26,10 +26,10 @@ from autoloadd_protocol.parameters import (
 from autoloadd_protocol.record import name_span
 
 if TYPE_CHECKING:
+    from autoloadd_daemon.session import Session
+    from autoloadd_daemon.shard import Shard
     from autoloadd_protocol.record import Record
 
-    from ..session import Session
-    from ..shard import Shard
     from .context import Context
 
     Params = tuple[Any, ...]
@@ -164,7 +164,7 @@ def _fresh(
 
 
 def _as_pair(record: Record) -> Parts:
-    """Return `name: [blob, fingerprint, binary_mtime_ns, cached_at_ns]` from a record's own bytes."""
+    """Return `name: [blob, fingerprint, binary_mtime_ns, cached_at_ns]` from its own bytes."""
     name_end = name_span(record)[1]
     buffer = record.buffer
     return [buffer[record.start + 1 : name_end], b"\x94", buffer[name_end : record.end]]

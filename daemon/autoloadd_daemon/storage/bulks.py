@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
-from autoloadd_protocol.record import Record
+from autoloadd_daemon.errors import DamageError, StorageError
 
-from ..errors import DamageError, StorageError
 from .records import BulkFile, parse_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from autoloadd_protocol.record import Record
 
     from .files import Files
 

@@ -15,11 +15,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from autoloadd_daemon.errors import DamageError, StorageError
 from autoloadd_protocol.errors import ImageError
 from autoloadd_protocol.image import Image, ImageHeader, Placed, build_index
 from autoloadd_protocol.record import PREFIX_BYTES, Record
-
-from ..errors import DamageError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,7 +35,7 @@ _COPY_BYTES = 4 * 1024 * 1024
 
 
 class Memory:
-    """Bytes written once, then sealed and only read: a memfd, or plain memory where there is none."""
+    """Bytes written once, then sealed and only read: a memfd, plain memory where there is none."""
 
     def __init__(self) -> None:
         self.size = 0

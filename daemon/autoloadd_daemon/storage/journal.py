@@ -1,11 +1,12 @@
-"""One journal file: appended to by the daemon that made it, synced, removed when an image covers it."""
+"""One journal file: appended to by the daemon that made it, removed when an image covers it."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..errors import StorageError
+from autoloadd_daemon.errors import StorageError
+
 from .records import HEADER_BYTES, JournalHeader, parts_bytes
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 `docs/storage.md` has the byte tables. All numbers are little-endian.
 
-A frame is one write: a whole `put_many` is in one frame, so recovery finds all of it or nothing. The
-frame's checksum covers its own fields and, of a put, the prefixes of its records; each record's body
-is covered by its own checksum. The fields include the generation, so a frame that lies in another
-place than it was written to is found.
+A frame is one write: a whole `put_many` is in one frame, so recovery finds all of it or nothing.
+The frame's checksum covers its own fields and, of a put, the prefixes of its records; each record's
+body is covered by its own checksum. The fields include the generation, so a frame that lies in
+another place than it was written to is found.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
+from autoloadd_daemon.errors import DamageError
 from autoloadd_protocol.errors import RequestError
+from autoloadd_protocol.messages import pack
 from autoloadd_protocol.producer import Producer, producer_from_map
 from autoloadd_protocol.record import PREFIX, PREFIX_BYTES, Record, name_span, parse_record
-
-from ..errors import DamageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -69,7 +69,7 @@ class JournalHeader:
             self.previous_end,
             self.built_at_ns,
         )
-        head = (fields + msgpack.packb(self.producer.as_map())).ljust(_CHECKSUM_AT, b"\0")
+        head = (fields + pack(self.producer.as_map())).ljust(_CHECKSUM_AT, b"\0")
         return head + _CHECKSUM.pack(crc32(head))
 
 
@@ -128,7 +128,7 @@ def encode_put(generation: int, synced: int, records: Sequence[Record]) -> list[
 
 def encode_delete(generation: int, synced: int, names: Sequence[bytes]) -> list[bytes | memoryview]:
     """Return a delete's frame in parts."""
-    payload: bytes = msgpack.packb(names)
+    payload = pack(names)
     return [_frame_head(DELETE, generation, synced, len(payload), len(names), payload), payload]
 
 
@@ -139,7 +139,7 @@ def encode_clear(generation: int, synced: int) -> list[bytes | memoryview]:
 
 def encode_bulk(generation: int, synced: int, bulk: BulkFile) -> list[bytes | memoryview]:
     """Return the frame that makes a staged file part of the journal, in parts."""
-    payload: bytes = msgpack.packb(list(bulk))
+    payload = pack(list(bulk))
     return [_frame_head(BULK, generation, synced, len(payload), 1, payload), payload]
 
 
@@ -150,8 +150,11 @@ def _frame_head(
     return _CHECKSUM.pack(crc32(checked, crc32(fields))) + fields
 
 
-def parse_frame(data: bytes, at: int) -> Frame:
-    """Return the frame that begins at an offset. Raises DamageError where there is no good one."""
+def parse_frame(data: bytes, at: int, *, above: int = 0) -> Frame:
+    """Return the frame that begins at an offset; its generation must be greater than `above`.
+
+    Raises DamageError where there is no good one.
+    """
     if at + FRAME_BYTES > len(data):
         raise DamageError("not a whole frame")
     checksum, size, generation, synced, kind, count = FRAME.unpack_from(data, at)
@@ -171,6 +174,8 @@ def parse_frame(data: bytes, at: int) -> Frame:
     bulk = BulkFile(*msgpack.unpackb(data[start:end])) if kind == BULK else None
     if kind not in (PUT, DELETE, CLEAR, BULK) or (kind == PUT and count != len(records)):
         raise DamageError(f"a frame of kind {kind} with {count} items")
+    if generation <= above:
+        raise DamageError("a frame is out of order")
     return Frame(kind, generation, synced, end, records, names, bulk)
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import DamageError
+from autoloadd_daemon.errors import DamageError
+
 from .bulks import CommittedBulk, bulk_name, read_bulk
 from .images import IMAGE_NAME, TEMPORARY_NAME, Snapshot, build_image, load_image
 from .journal import reopen_journal
@@ -94,7 +95,7 @@ class Recovered:
 
 @dataclass(slots=True)
 class _Scan:
-    """One journal as it was read. Its frames are good up to `good_end`; `problem` says what is next."""
+    """One journal as read: its frames are good up to `good_end`, `problem` says what is next."""
 
     path: str
     header: JournalHeader
@@ -174,9 +175,7 @@ def _scan(path: str, data: bytes) -> _Scan:
     problem: str | None = None
     while position < len(data):
         try:
-            frame = parse_frame(data, position)
-            if frame.generation <= generation:
-                raise DamageError("a frame is out of order")
+            frame = parse_frame(data, position, above=generation)
         except (DamageError, *_NOT_A_FRAME) as exc:
             problem = f"at byte {position:,}: {exc}"
             break
@@ -248,7 +247,7 @@ def _replay(
 
 
 def _reopen(files: Files, directory: str, scan: _Scan) -> Journal:
-    """Return the journal with the bulks that its frames name: they are synced and removed with it."""
+    """Return the journal with the bulks that its frames name: they go with it."""
     journal = reopen_journal(files, directory, scan.header, scan.good_end)
     for frame in scan.frames:
         if frame.bulk is not None:
@@ -265,7 +264,7 @@ def _is_behind_a_gap(scan: _Scan, before: _Scan | None, shard: Recovered) -> boo
 
 
 def _apply(files: Files, directory: str, shard: Recovered, scan: _Scan) -> None:
-    """Apply a journal's frames that the image does not hold yet; stop at a bulk that is not whole."""
+    """Apply the frames that the image does not hold; stop at a bulk that is not whole."""
     position = HEADER_BYTES
     for frame in scan.frames:
         if frame.generation > shard.generation:
@@ -282,7 +281,7 @@ def _apply_frame(files: Files, directory: str, shard: Recovered, frame: Frame) -
     if frame.kind == CLEAR:
         shard.hide_everything(frame.generation)
     elif frame.kind == DELETE:
-        shard.change({name: None for name in frame.names})
+        shard.change(dict.fromkeys(frame.names))
     elif frame.bulk is None:
         shard.change(dict(frame.records))
     else:
@@ -309,7 +308,7 @@ def _sweep(files: Files, directory: str, scans: list[_Scan]) -> int:
 def _save_and_set_aside(
     files: Files, directory: str, shard: Recovered, damaged: list[tuple[str, str]]
 ) -> None:
-    """Make an image of what is good before the damaged files leave: a crash in between loses nothing."""
+    """Make an image of what is good before the damaged files leave: no crash loses it."""
     shard.image, _ = build_image(files, directory, shard.snapshot())
     shard.changes = {}
     shard.floor = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import StorageError
+from autoloadd_daemon.errors import StorageError
+
 from .bulks import CommittedBulk, StagedBulk
 from .journal import Journal, create_journal
 from .records import JournalHeader

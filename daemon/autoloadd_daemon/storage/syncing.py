@@ -6,7 +6,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from ..errors import StorageError
+from autoloadd_daemon.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
