@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
     from autoloadd_protocol.producer import Producer
 
-    from .methods.context import Context
-    from .storage.bulks import StagedBulk
+    from .methods.context import Context, OpenBulk
 
 _logger = logging.getLogger(__name__)
 
@@ -58,8 +57,7 @@ class Session:
         self.shard_id: str | None = None
         self.refused = 0
         self.first_error: str | None = None
-        self.bulk: tuple[int, StagedBulk] | None = None
-        self.bulk_mtime_ns: int | None = None
+        self.bulk: OpenBulk | None = None
         self._context = context
         self._on_answer = on_answer
         self._connection: Connection[Request | Notification] = Connection(messages.decode_request)
@@ -162,6 +160,8 @@ class Session:
                 self._begin_write(write, message.params, request_id)
             else:
                 self._read(message, request_id)
+        except FrameError as exc:
+            self._close_with(FrameError(str(exc), request_id))
         except RequestError as exc:
             if self._pending_writes:
                 return False

@@ -19,13 +19,11 @@ from autoloadd_protocol.parameters import (
 )
 
 from .changes import read_records
+from .context import Context, OpenBulk
 
 if TYPE_CHECKING:
     from autoloadd_daemon.session import Session
-    from autoloadd_daemon.storage.bulks import StagedBulk
     from autoloadd_daemon.writes import Done
-
-    from .context import Context
 
     Params = tuple[Any, ...]
     Parts = list[bytes | memoryview]
@@ -36,7 +34,7 @@ def bulk_begin(context: Context, session: Session, params: Params) -> Parts:
     mode, mtime, built_at = read_params(params, 1, 2)
     if mode not in BULK_MODES:
         raise bad_request('mode: expected "merge" or "replace"')
-    session.bulk_mtime_ns = read_time(mtime)
+    mtime_ns = read_time(mtime)
     built_at_ns = read_time(built_at)
     producer = context.producer_of(session)
     if session.bulk is not None:
@@ -51,21 +49,21 @@ def bulk_begin(context: Context, session: Session, params: Params) -> Parts:
     token = context.next_token
     context.next_token = token % 0xFFFFFFFF + 1
     context.open_bulks.add(token)
-    session.bulk = (token, staged)
+    session.bulk = OpenBulk(token, staged, mtime_ns)
     return [encode_uint(token)]
 
 
 def bulk_add(context: Context, session: Session, params: Params) -> Parts:
     """Stage entries; the result is how many are staged. Nothing is visible."""
     token, entries = read_params(params, 2)
-    staged = _bulk_of(session, token)
-    records = read_records(entries, session.bulk_mtime_ns)
+    bulk = _bulk_of(session, token)
+    records = read_records(entries, bulk.binary_mtime_ns)
     added = sum(record.stored_bytes for _, record in records)
     total = context.catalog.staged_bytes + added
     if total > context.catalog.max_bytes:
         raise too_large("max_bytes", context.catalog.max_bytes, total)
     try:
-        count = staged.add(records)
+        count = bulk.staged.add(records)
     except StorageError as exc:
         # A part of the frame may be in the file: it cannot be gone on with.
         context.discard_bulk(session)
@@ -85,18 +83,18 @@ def bulk_abort(context: Context, session: Session, params: Params) -> Parts:
 def bulk_commit(context: Context, session: Session, params: Params, done: Done) -> None:
     """Make a bulk visible; the result is the generation."""
     token, sync = read_params(params, 1, 1)
-    staged = _bulk_of(session, token)
+    staged = _bulk_of(session, token).staged
     level = read_sync(sync)
     producer = context.producer_of(session)
     context.close_bulk(session)
     context.writer.submit(CommitBulk(producer, level, done, staged))
 
 
-def _bulk_of(session: Session, token: object) -> StagedBulk:
+def _bulk_of(session: Session, token: object) -> OpenBulk:
     number = read_token(token)
-    if session.bulk is None or session.bulk[0] != number:
+    if session.bulk is None or session.bulk.token != number:
         raise bad_request(f"token {number} is of no bulk of this connection")
-    return session.bulk[1]
+    return session.bulk
 
 
 READS = {"bulk_begin": bulk_begin, "bulk_add": bulk_add, "bulk_abort": bulk_abort}

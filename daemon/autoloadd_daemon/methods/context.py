@@ -15,10 +15,20 @@ if TYPE_CHECKING:
     from autoloadd_daemon.metrics import Metrics
     from autoloadd_daemon.session import Session
     from autoloadd_daemon.shard import Shard
+    from autoloadd_daemon.storage.bulks import StagedBulk
     from autoloadd_daemon.writer import Writer
     from autoloadd_protocol.producer import Producer
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBulk:
+    """A connection's bulk. `binary_mtime_ns` is for entries that bring no time of their own."""
+
+    token: int
+    staged: StagedBulk
+    binary_mtime_ns: int | None
 
 
 @dataclass(slots=True)
@@ -54,15 +64,14 @@ class Context:
     def close_bulk(self, session: Session) -> None:
         """Take a connection's bulk out of the books: it is committed, or discarded."""
         assert session.bulk is not None
-        token, staged = session.bulk
+        self.open_bulks.discard(session.bulk.token)
+        self.catalog.staged_bytes -= session.bulk.staged.stored_bytes
         session.bulk = None
-        self.open_bulks.discard(token)
-        self.catalog.staged_bytes -= staged.stored_bytes
 
     def discard_bulk(self, session: Session) -> None:
         """Give a connection's bulk up: nothing of it becomes visible."""
         assert session.bulk is not None
-        staged = session.bulk[1]
+        staged = session.bulk.staged
         self.close_bulk(session)
         try:
             staged.discard()

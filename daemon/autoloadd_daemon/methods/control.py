@@ -43,6 +43,7 @@ def hello(context: Context, session: Session, params: Params) -> Parts:
     """Agree on a protocol and set the connection's producer; one that fails leaves none."""
     session.producer = session.shard_id = None
     protocol, producer, client = read_params(params, 1, 2)
+    # What nobody reads of the client's map is checked here or nowhere.
     refuse_unusual(params)
     _check_protocol(protocol)
     if client is not None and not isinstance(client, dict):
@@ -83,13 +84,13 @@ def _check_protocol(protocol: object) -> None:
 
 def ping(_context: Context, _session: Session, params: Params) -> Parts:
     """Answer."""
-    refuse_unusual(params)
+    read_params(params, 0)
     return [encode_str(b"pong")]
 
 
 def status(context: Context, _session: Session, params: Params) -> Parts:
     """Describe the daemon."""
-    refuse_unusual(params)
+    read_params(params, 0)
     metrics = context.metrics
     health = metrics.health.as_map()
     health["set_aside"] = [
@@ -148,7 +149,7 @@ def drop_shard(context: Context, _session: Session, params: Params, done: Done) 
 
 def shutdown(context: Context, _session: Session, params: Params, done: Done) -> None:
     """Stop the daemon; answered after everything is flushed."""
-    refuse_unusual(params)
+    read_params(params, 0)
     context.stop(done)
 
 
