@@ -19,10 +19,12 @@ from .shapes import (
     answer_frame,
     frame,
     hexed,
+    joined,
     length,
     notify,
     pack,
     request,
+    token_frame,
     typed,
 )
 
@@ -37,6 +39,7 @@ def dialogues() -> list[Case]:
         "names and missing": _names(),
         "delete and clear": _delete(),
         "bulk": _bulk(),
+        "bulk and hello": _bulk_and_hello(),
         "refused notifications": _refused_notifications(),
         "ids and pipelining": _pipelining(),
         "every form of a value": _forms(),
@@ -229,10 +232,7 @@ def _delete() -> list[Case]:
 
 
 def _with_token(result: object, method: str, *params: object) -> Case:
-    """Return a call whose first parameter is the token, always as `ce` and four bytes."""
-    head = b"\x94\x00" + pack(ID) + pack(method) + (0x91 + len(params)).to_bytes(1, "big")
-    rest = b"".join(pack(param) for param in params)
-    return {"send": frame(head, "token", rest), "receive": answer_frame(result)}
+    return {"send": token_frame(method, *params), "receive": answer_frame(result)}
 
 
 def _begin(*params: object) -> Case:
@@ -255,11 +255,11 @@ def _bulk() -> list[Case]:
         _call(["b", *new], "get", "b"),
         _call(["c", b"bare", None, TIME, CACHED_AT], "get", "c"),
         _call(3, "count"),
-        {**_with_token(None, "bulk_commit"), "receive_error": {"id": ID, "code": "bad_request"}},
+        {"send": token_frame("bulk_commit"), "receive_error": {"id": ID, "code": "bad_request"}},
         _begin("replace", None, CACHED_AT),
         _with_token(2, "bulk_add", {"c": bare, "d": new}),
         _call(3, "count"),
-        {**_with_token(None, "bulk_commit", "fsync"), "receive_uint": ID},
+        {"send": token_frame("bulk_commit", "fsync"), "receive_uint": ID},
         _call(2, "count"),
         _call(None, "get", "a"),
         _call(["c", b"bare", None, 0, CACHED_AT], "get", "c"),
@@ -269,8 +269,26 @@ def _bulk() -> list[Case]:
         _with_token(None, "bulk_abort"),
         _call([["c", None], ["d", None]], "names"),
         _begin("replace"),
-        {**_with_token(None, "bulk_commit"), "receive_uint": ID},
+        {"send": token_frame("bulk_commit"), "receive_uint": ID},
         _call(0, "count"),
+    ]
+
+
+def _bulk_and_hello() -> list[Case]:
+    """Return a bulk during which the connection turns to another producer, and to none."""
+    entry = [b"x", None, TIME, CACHED_AT]
+    return [
+        _hello("vectors-bulk-one"),
+        _begin("merge"),
+        _hello("vectors-bulk-two"),
+        _with_token(1, "bulk_add", {"f": entry}),
+        _refusal("bad_request", "hello"),
+        _with_token(2, "bulk_add", {"g": entry}),
+        {"send": token_frame("bulk_commit"), "receive_uint": ID},
+        _hello("vectors-bulk-two"),
+        _call(0, "count"),
+        _hello("vectors-bulk-one"),
+        _call([["f", None], ["g", None]], "names"),
     ]
 
 
@@ -321,13 +339,9 @@ def _pipelining() -> list[Case]:
     ]
     return [
         _hello("vectors-pipelining"),
-        {"send": hexed(sent), "receive": hexed(_joined(received))},
-        {"send": hexed(_joined(writes)), "receive": hexed(_joined(answered))},
+        {"send": hexed(sent), "receive": hexed(joined(received))},
+        {"send": hexed(joined(writes)), "receive": hexed(joined(answered))},
     ]
-
-
-def _joined(payloads: list[bytes]) -> bytes:
-    return b"".join(length(payload) + payload for payload in payloads)
 
 
 def _forms() -> list[Case]:

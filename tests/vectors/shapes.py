@@ -116,3 +116,14 @@ def answer(result: object, request_id: int = ID) -> bytes:
 def answer_frame(result: object, request_id: int = ID) -> str | list[Any]:
     """Return a successful answer's frame as hex."""
     return frame(answer(result, request_id))
+
+
+def token_frame(method: str, *params: object) -> str | list[Any]:
+    """Return a request whose first parameter is the token, always as `ce` and four bytes."""
+    head = b"\x94\x00" + pack(ID) + pack(method) + (0x91 + len(params)).to_bytes(1, "big")
+    return frame(head, "token", b"".join(pack(param) for param in params))
+
+
+def joined(payloads: list[bytes]) -> bytes:
+    """Return frames, one behind the other."""
+    return b"".join(length(payload) + payload for payload in payloads)
