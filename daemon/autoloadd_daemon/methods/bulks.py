@@ -49,7 +49,7 @@ def bulk_begin(context: Context, session: Session, params: Params) -> Parts:
     token = context.next_token
     context.next_token = token % 0xFFFFFFFF + 1
     context.open_bulks.add(token)
-    session.bulk = OpenBulk(token, staged, mtime_ns)
+    session.bulk = OpenBulk(token, producer, staged, mtime_ns)
     return [encode_uint(token)]
 
 
@@ -83,11 +83,10 @@ def bulk_abort(context: Context, session: Session, params: Params) -> Parts:
 def bulk_commit(context: Context, session: Session, params: Params, done: Done) -> None:
     """Make a bulk visible; the result is the generation."""
     token, sync = read_params(params, 1, 1)
-    staged = _bulk_of(session, token).staged
+    bulk = _bulk_of(session, token)
     level = read_sync(sync)
-    producer = context.producer_of(session)
     context.close_bulk(session)
-    context.writer.submit(CommitBulk(producer, level, done, staged))
+    context.writer.submit(CommitBulk(bulk.producer, level, done, bulk.staged))
 
 
 def _bulk_of(session: Session, token: object) -> OpenBulk:

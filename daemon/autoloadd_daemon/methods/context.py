@@ -24,9 +24,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OpenBulk:
-    """A connection's bulk. `binary_mtime_ns` is for entries that bring no time of their own."""
+    """A connection's bulk, of the producer that it had when the bulk began.
+
+    `binary_mtime_ns` is for entries that bring no time of their own.
+    """
 
     token: int
+    producer: Producer
     staged: StagedBulk
     binary_mtime_ns: int | None
 
