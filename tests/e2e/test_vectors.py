@@ -29,13 +29,13 @@ class Daemon(Protocol):
     """The part of the fixture that is used here."""
 
     @property
-    def socket_path(self) -> Path: ...
+    def socket_path(self) -> str | Path: ...
 
 
 class Peer:
     """A client that knows nothing but bytes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(SECONDS)
         self._socket.connect(str(path))
@@ -196,7 +196,7 @@ def test_the_published_example(daemon: Daemon) -> None:
                 assert peer.receive_frame() == frame
 
 
-def outcome_of(case: dict[str, Any], path: Path) -> dict[str, Any]:
+def outcome_of(case: dict[str, Any], path: str | Path) -> dict[str, Any]:
     """Return what the daemon does with a frame that it must refuse, in the words of the vectors."""
     with closing(Peer(path)) as peer:
         if case["after_hello"]:
