@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,12 +50,13 @@ def test_ping_says_who_answers(ctl: Ctl, daemon: Daemon) -> None:
 def test_status_shows_the_daemon(ctl: Ctl, daemon: Daemon) -> None:
     ctl("put", "name", *PRODUCER, given=b"blob")
     lines = ctl("status").stdout.decode().splitlines()
-    shown = dict(line.split(maxsplit=1) for line in lines if " " in line.strip())
-    assert shown["autoloadd"] == f"{__version__}, pid {daemon.process.pid}"
+    shown = dict(re.split("  +", line, maxsplit=1) for line in lines)
+    assert (shown["version"], shown["pid"]) == (__version__, str(daemon.process.pid))
     assert shown["socket"] == str(daemon.socket_path)
     assert shown["cache"] == str(daemon.cache_dir)
     assert shown["storage"] == "healthy"
-    assert shown["shards"].startswith("1, ")
+    assert shown["shards"] == "1"
+    assert "1 writes" in shown["since start"]
     status = json.loads(ctl("status", "--json").stdout)
     assert status["pid"] == daemon.process.pid
     assert status["storage"]["state"] == "healthy"

@@ -34,7 +34,7 @@ SLOW_WAY = ("--timeout", "1")
 def both_ways(ctl: Ctl, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """Return what the fast path answers, once the full path has answered the same."""
     fast = ctl("get", *arguments)
-    full = ctl("get", *arguments, *SLOW_WAY)
+    full = ctl("get", *SLOW_WAY, *arguments)
     outcome = (fast.returncode, fast.stdout, fast.stderr)
     assert outcome == (full.returncode, full.stdout, full.stderr)
     return fast

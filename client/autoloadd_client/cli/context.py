@@ -14,6 +14,7 @@ from autoloadd_protocol.limits import NAME_BYTES
 from autoloadd_protocol.producer import Producer, parse_producer, producer_from_map
 
 from .conventions import BULK_SECONDS, UsageError
+from .descriptors import STDOUT, write_all
 from .text import Palette
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Context:
     def write_bytes(self, data: bytes) -> None:
         """Write raw bytes to stdout."""
         sys.stdout.flush()
-        sys.stdout.buffer.write(data)
+        write_all(STDOUT, data)
 
     def report(self, value: object, line: str) -> None:
         """Write what was done: the value with --json, the line without."""

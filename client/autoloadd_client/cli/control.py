@@ -15,7 +15,7 @@ from .parser import add_command
 from .text import format_ago, format_count, format_duration, format_size, format_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .context import Context
     from .parser import Subparsers
@@ -88,44 +88,56 @@ def run_status(context: Context) -> int:
     return FOUND
 
 
+_STATUS_ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("server_version", "version", str),
+    ("pid", "pid", str),
+    ("uptime_ns", "up", format_duration),
+    ("socket", "socket", str),
+    ("cache_dir", "cache", str),
+    ("connections", "connections", "{:,}".format),
+    ("memory_bytes", "memory", format_size),
+    ("shards", "shards", "{:,}".format),
+    ("shard_bytes", "entries", format_size),
+    ("max_bytes", "at most", format_size),
+    ("pinned_images", "mapped", "{:,}".format),
+    ("refused_notifications", "refused", lambda n: f"{format_count(n, 'write')} not waited for"),
+)
+"""Key, label, and how its value is shown."""
+
+
 def _describe_status(context: Context, status: Mapping[str, Any]) -> str:
-    storage = status["storage"]
-    healthy = storage["state"] == "healthy"
-    paint = context.palette.good if healthy else context.palette.bad
+    """Return what is known of the daemon; one of another version may say less, or more."""
     rows = [
-        ("autoloadd", f"{status['server_version']}, pid {status['pid']}"),
-        ("up", format_duration(status["uptime_ns"])),
-        ("socket", str(status["socket"])),
-        ("cache", str(status["cache_dir"])),
-        ("connections", f"{status['connections']:,}"),
-        ("memory", format_size(status["memory_bytes"])),
-        ("shards", _describe_shards(status)),
-        ("storage", paint(str(storage["state"])) + _describe_trouble(storage)),
-        *(("set aside", f"{item['file']}: {item['reason']}") for item in storage["set_aside"]),
-        ("refused", format_count(status["refused_notifications"], "write") + " nobody waited for"),
-        *((name.replace("_", " "), f"{count:,}") for name, count in _counters(status)),
+        (label, show(status[key]))
+        for key, label, show in _STATUS_ROWS
+        if status.get(key) is not None
     ]
-    return format_table(rows)
+    counters = _describe_counters(status.get("counters") or {})
+    if counters:
+        rows.append(("since start", counters))
+    storage = status.get("storage") or {}
+    if "state" in storage:
+        rows.append(("storage", _describe_storage(context, storage)))
+    aside = storage.get("set_aside") or ()
+    return format_table(
+        [*rows, *(("set aside", f"{item['file']}: {item['reason']}") for item in aside)]
+    )
 
 
-def _describe_shards(status: Mapping[str, Any]) -> str:
-    held, limit = format_size(status["shard_bytes"]), format_size(status["max_bytes"])
-    return f"{status['shards']:,}, {held} of at most {limit}"
+def _describe_counters(counters: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counters.items())
 
 
-def _counters(status: Mapping[str, Any]) -> list[tuple[str, int]]:
-    return [(str(name), count) for name, count in status["counters"].items() if count]
-
-
-def _describe_trouble(storage: Mapping[str, Any]) -> str:
-    parts = []
+def _describe_storage(context: Context, storage: Mapping[str, Any]) -> str:
+    paint = context.palette.good if storage["state"] == "healthy" else context.palette.bad
+    parts = [paint(str(storage["state"]))]
     if storage.get("since_ns_ago") is not None:
         parts.append(f"since {format_duration(storage['since_ns_ago'])}")
     if storage.get("error"):
         parts.append(str(storage["error"]))
     if storage.get("next_try_ns") is not None:
         parts.append(f"next try in {format_duration(storage['next_try_ns'])}")
-    return "".join(f", {part}" for part in parts)
+    return ", ".join(parts)
 
 
 def run_ping(context: Context) -> int:
@@ -161,11 +173,15 @@ def _describe_all(shards: Sequence[Mapping[str, Any]]) -> str:
             f"{shard['entries']:,}",
             format_size(shard["blob_bytes"]),
             format_size(shard["stored_bytes"]),
-            format_ago(shard["last_used_ns_ago"]),
+            _describe_use(shard["last_used_ns_ago"]),
         )
         for shard in shards
     ]
     return format_table([header, *rows], right=frozenset((2, 3, 4)))
+
+
+def _describe_use(ns_ago: int | None) -> str:
+    return "not since start" if ns_ago is None else format_ago(ns_ago)
 
 
 def run_drop(context: Context) -> int:

@@ -24,9 +24,7 @@ from .conventions import (
     describe_failure,
     error_line,
 )
-
-_STDOUT = 1
-_STDERR = 2
+from .descriptors import STDERR, STDOUT, write_all
 
 _OPTIONS = ("--producer", "--socket", "--binary", "--mtime")
 _MAX_TIME = 2**63 - 1
@@ -65,7 +63,7 @@ def _answer(cache: Cache, name: str) -> int:
         blob = cache.get(name)
         if blob is None:
             return MISS
-        _write_all(_STDOUT, blob)
+        write_all(STDOUT, blob)
     except CacheError as exc:
         status, message = describe_failure(exc)
     except BrokenPipeError:
@@ -74,7 +72,7 @@ def _answer(cache: Cache, name: str) -> int:
         status, message = USAGE, f"stdout: {exc.strerror}"
     else:
         return FOUND
-    _write_all(_STDERR, os.fsencode(error_line(message)))
+    write_all(STDERR, os.fsencode(error_line(message)))
     return status
 
 
@@ -136,21 +134,3 @@ def _read_time(options: dict[str, str]) -> int | None:
     if time_ns > _MAX_TIME:
         raise ValueError(time_ns)
     return time_ns
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Write everything, whatever each write takes. Raises OSError."""
-    with memoryview(data) as rest:
-        written = 0
-        while written < len(rest):
-            try:
-                written += os.write(descriptor, rest[written:])
-            except BlockingIOError:
-                _wait_for_room(descriptor)
-
-
-def _wait_for_room(descriptor: int) -> None:
-    # A pipe that whoever started us made non-blocking.
-    import select  # noqa: PLC0415  rarely needed
-
-    select.select([], [descriptor], [])

@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
         return BROKEN_PIPE
     except OSError as exc:
         # Reading files has its own errors: this is stdout, or the place for temporary files.
-        sys.stderr.write(error_line(exc))
+        sys.stderr.write(error_line(f"{exc.filename or 'stdout'}: {exc.strerror}"))
         return USAGE
 
 
