@@ -120,7 +120,8 @@ class App:
         )
 
     def _make_server(self) -> EpollServer | TaskServer:
-        if hasattr(select, "epoll") and not os.environ.get("AUTOLOADD_NO_EPOLL"):
+        # The portable server can be had on Linux too: AUTOLOADD_SERVING=tasks.
+        if hasattr(select, "epoll") and os.environ.get("AUTOLOADD_SERVING") != "tasks":
             return EpollServer(self._context)
         return TaskServer(self._context)
 
