@@ -27,6 +27,7 @@ from autoloadd_protocol.requests import (
 )
 
 from .checks import check_blob, check_fingerprint, check_name, check_sync, check_time
+from .control import Control
 from .entry import Entry
 from .errors import ForgedError, SwitchedOffError
 from .identity import read_binary_time, read_producer
@@ -35,8 +36,7 @@ from .process import ProcessConnections
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import TracebackType
-    from typing import Any, NoReturn, Self, TypeAlias
+    from typing import Any, NoReturn, TypeAlias
 
     from autoloadd_protocol.producer import Producer
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     Wanted: TypeAlias = str | tuple[str, bytes | None, int | None]
 
 
-class Cache:
+class Cache(Control):
     """The entries of one producer, and the daemon that keeps them.
 
     `producer` is a Producer or NAME/VERSION/WIDTH[/BUILD]; None is enough to control the daemon.
@@ -77,12 +77,9 @@ class Cache:
         bulk_timeout: float = 30.0,
     ) -> None:
         """Raise ValueError for a producer or timeout that cannot be, OSError for such a binary."""
-        if not 0 < timeout < float("inf") or not 0 < bulk_timeout < float("inf"):
-            raise ValueError("a timeout is a number of seconds, more than 0")
+        connections = ProcessConnections(socket_path, read_producer(producer))
+        super().__init__(connections, timeout=timeout, bulk_timeout=bulk_timeout)
         self._binary_mtime_ns = check_time(read_binary_time(binary, binary_mtime_ns))
-        self._timeout = timeout
-        self._bulk_timeout = bulk_timeout
-        self._connections = ProcessConnections(socket_path, read_producer(producer))
 
     def get(self, name: str, *, fingerprint: bytes | None = None) -> bytes | None:
         """Return an entry's blob; None when it is absent or stale.
@@ -260,61 +257,6 @@ class Cache:
         answer, unconfirmed = connection.flush(deadline)
         return require_flushed(decode_result(connection, answer, deadline), unconfirmed)
 
-    def ping(self) -> None:
-        """Return when the daemon answers."""
-        if self._control("ping") != "pong":
-            raise ForgedError("the answer to ping is not pong")
-
-    def status(self) -> dict[str, Any]:
-        """Return the daemon's state: see docs/protocol.md."""
-        from .calls import require_map  # noqa: PLC0415
-
-        return require_map(self._control("status"))
-
-    def shards(self) -> list[dict[str, Any]]:
-        """Return all shards, of every producer, with header, sizes and last use."""
-        from .calls import require_items, require_map  # noqa: PLC0415
-
-        return [require_map(shard) for shard in require_items(self._control("shards"))]
-
-    def drop_shard(self, shard_id: str) -> None:
-        """Delete a shard with all its entries, whoever the producer is."""
-        self._control("drop_shard", shard_id, seconds=self._bulk_timeout)
-
-    def shutdown(self) -> None:
-        """Stop the daemon, after it has flushed everything."""
-        connection = self._connections.own()
-        # On a new connection, and never twice: the second could stop the next daemon.
-        connection.close(monotonic() + self._timeout)
-        self._control("shutdown", seconds=self._bulk_timeout, again=False)
-        connection.close(monotonic() + self._timeout)
-
-    @property
-    def server(self) -> dict[str, Any]:
-        """What the daemon said to `hello`: protocol, server_version, pid, features, limits, ..."""
-        from .calls import decode_result, require_map  # noqa: PLC0415
-
-        self.ping()
-        connection = self._connections.own()
-        answer, deadline = connection.hello_answer, monotonic() + self._timeout
-        return require_map(decode_result(connection, answer, deadline))
-
-    def close(self) -> None:
-        """Let go of the socket. It does not wait for `wait=False` writes; a later call connects."""
-        self._connections.own().close(monotonic() + self._timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
     def _connection(self) -> Connection:
         if is_switched_off(os.environ):
             raise SwitchedOffError("AUTOLOADD_CACHE or ZSHRS_CACHE switches the cache off")
@@ -353,14 +295,6 @@ class Cache:
 
         return call(self._connection(), method, params, self._deadline(seconds))
 
-    def _control(
-        self, method: str, *params: object, seconds: float | None = None, again: bool = True
-    ) -> Any:
-        from .calls import call  # noqa: PLC0415
-
-        connection = self._connections.own()
-        return call(connection, method, params, self._deadline(seconds), again=again)
-
     def _many_calls(self) -> Callable[..., Any]:
         """Return what makes one of several round trips, with a deadline over all of them."""
         end = self._deadline(self._bulk_timeout)
@@ -369,9 +303,6 @@ class Cache:
             return self._call(method, *params, seconds=min(self._timeout, end - monotonic()))
 
         return ask
-
-    def _deadline(self, seconds: float | None = None) -> float:
-        return monotonic() + (self._timeout if seconds is None else seconds)
 
     def _put_chunk(self, chunk: Chunk, sync: str) -> int:
         connection = self._connection()
@@ -395,6 +326,7 @@ class Cache:
     ) -> int:
         from .bulk import Bulk, write  # noqa: PLC0415
 
+        self._connection()  # refuses before anything is sent
         check_sync(sync)
         mtime = self._binary_mtime_ns
         with Bulk(self._connections.new(), self._bulk_timeout) as bulk:
