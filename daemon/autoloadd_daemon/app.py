@@ -62,10 +62,11 @@ class App:
         """Serve until told to stop."""
         os.umask(0o077)
         inherited = inherited_listener(os.environ)
-        locks = [DirectoryLock.take(self._settings.cache_dir)]
+        locks = [DirectoryLock.take(self._files, self._settings.cache_dir)]
         try:
             if inherited is None:
-                locks.append(DirectoryLock.take(os.path.dirname(self._settings.socket)))
+                socket_dir = os.path.dirname(self._settings.socket)
+                locks.append(DirectoryLock.take(self._files, socket_dir))
             self._catalog = Catalog(
                 self._files,
                 self._settings.cache_dir,
@@ -200,7 +201,7 @@ class App:
     def _probed(self, error: StorageError | None) -> None:
         if error is not None:
             self._metrics.health.report(str(error))
-        elif not any(files.failure for _, files in self._catalog) and self._metrics.health.heal():
+        elif self._catalog.failure is None and self._metrics.health.heal():
             _logger.warning("storage takes writes again")
 
     async def _sync_regularly(self) -> None:
@@ -221,8 +222,9 @@ class App:
                 self._writer.resume()
                 await trio.sleep(0.005)
         self._writer.close()
-        with trio.move_on_after(_BUILD_SECONDS):
-            await self._builder.build_all()
+        if self._writer.is_idle:
+            with trio.move_on_after(_BUILD_SECONDS):
+                await self._builder.build_all()
         self._writer.sync_in_background()
         in_time = await trio.to_thread.run_sync(self._sync_thread.stop, _SYNC_SECONDS)
         if not in_time:

@@ -52,6 +52,7 @@ class Builder:
         self._sync_thread = sync_thread
         self._metrics = metrics
         self._candidates: dict[Shard, None] = {}
+        self._failed: dict[Shard, None] = {}
         self._building: Shard | None = None
         self._not_before_ns = 0
         self._limiter = trio.CapacityLimiter(1)
@@ -85,16 +86,20 @@ class Builder:
                 continue
             if self._building is not None:
                 self._candidates[shard] = None
+            elif shard in self._failed:
+                del self._failed[shard]
+                self._start(shard, None)
             elif over:
                 self._make_room(shard, set(changed))
             elif shard.wants_build(self._catalog.files_of(shard).journal_bytes):
                 self._start(shard, None)
 
     def heal(self) -> None:
-        """Build images for shards whose journals failed: new files, from memory."""
+        """Have images built of shards whose journals failed: new files, from memory."""
         for shard, files in self._catalog:
-            if files.failure is not None and self._building is None:
-                self._start(shard, None)
+            if files.failure is not None:
+                self._failed[shard] = None
+                self._candidates[shard] = None
 
     async def build_all(self) -> None:
         """Build an image of every shard with changes: a clean stop leaves no journals.
@@ -130,8 +135,11 @@ class Builder:
         files = self._catalog.files_of(shard)
         build = partial(build_image, self._files, files.directory, snapshot)
         try:
-            with trio.CancelScope(shield=True):
-                image, evicted = await trio.to_thread.run_sync(build, limiter=self._limiter)
+            # Cancelled only when the daemon ends and the disk does not answer: what the thread
+            # does then is as a crash would leave it.
+            image, evicted = await trio.to_thread.run_sync(
+                build, abandon_on_cancel=True, limiter=self._limiter
+            )
         except StorageError as exc:
             self._fail(shard, exc)
         else:
@@ -149,7 +157,7 @@ class Builder:
         self._sync_thread.submit(old.clear, lambda _error: None)
         self._metrics.count("builds")
         self._metrics.count("evicted", evicted)
-        if self._metrics.health.is_degraded and self._failing() is None:
+        if self._metrics.health.is_degraded and self._catalog.failure is None:
             self._metrics.health.heal()
             _logger.warning("storage takes writes again, in new files")
 
@@ -159,9 +167,6 @@ class Builder:
         self._not_before_ns = time.monotonic_ns() + _PAUSE_NS
         self.look_at(shard)
         _logger.error("%s; the journal goes on, next attempt in 1 s", error)
-
-    def _failing(self) -> str | None:
-        return next((files.failure for _, files in self._catalog if files.failure), None)
 
     def _note_removal(self, error: StorageError | None) -> None:
         if error is not None:

@@ -140,6 +140,12 @@ class Catalog:
         """Bytes that all shards and staged bulks take in memory."""
         return self.staged_bytes + sum(shard.stored_bytes for shard, _ in self._shards.values())
 
+    @property
+    def failure(self) -> str | None:
+        """Why some shard's journals take nothing until an image was built, if so."""
+        failures = (files.failure for _, files in self._shards.values())
+        return next((failure for failure in failures if failure is not None), None)
+
     def least_recently_used(self, *, besides: set[Shard]) -> Shard | None:
         """Return the shard to give up first when the bound is passed."""
         others = [shard for shard, _ in self._shards.values() if shard not in besides]

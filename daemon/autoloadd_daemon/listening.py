@@ -20,6 +20,8 @@ from .errors import AlreadyServedError, StartError
 if TYPE_CHECKING:
     from typing import Self
 
+    from .storage.files import Files
+
 BACKLOG = 4096
 """A full backlog blocks a zsh client without a time limit; the kernel caps this at somaxconn."""
 
@@ -32,13 +34,13 @@ class DirectoryLock:
         self._descriptor = descriptor
 
     @classmethod
-    def take(cls, path: str) -> Self:
+    def take(cls, files: Files, path: str) -> Self:
         """Make the directory if needed and lock it.
 
         Raises AlreadyServedError if another daemon has it, StartError if it cannot be used.
         """
         try:
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            files.make_directories(path)
             check_private_directory(path, os.geteuid(), os.lstat)
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(path, flags)

@@ -46,6 +46,7 @@ class EpollServer:
         self._again: set[Peer] = set()
         self._answered: set[Peer] = set()
         self._watched: set[Peer] = set()
+        self._held: set[Peer] = set()
 
     @property
     def connections(self) -> int:
@@ -87,9 +88,10 @@ class EpollServer:
 
     def settle(self) -> None:
         """Bring answers to the clients whose writes were done outside of a turn."""
-        while self._answered:
-            answered, self._answered = self._answered, set()
-            for peer in answered:
+        while self._answered or (self._held and not self._context.writer.is_full):
+            ready = self._answered | self._held
+            self._answered, self._held = set(), set()
+            for peer in ready:
                 self._advance(peer)
             self._context.writer.turn()
 
@@ -136,6 +138,8 @@ class EpollServer:
         elif session.is_finished and not peer.unsent_bytes:
             self._close(peer)
             return
+        elif session.is_held:
+            self._held.add(peer)
         self._update(peer, before)
 
     def _update(self, peer: Peer, unsent_before: int) -> None:
@@ -220,7 +224,7 @@ class EpollServer:
 
     def _close(self, peer: Peer) -> None:
         del self._peers[peer.descriptor]
-        for group in (self._again, self._answered, self._watched):
+        for group in (self._again, self._answered, self._watched, self._held):
             group.discard(peer)
         if peer.interest:
             self._watch_for(peer, 0)

@@ -62,7 +62,11 @@ class TaskServer:
                 self._accepting = None
 
     def settle(self) -> None:
-        """Nothing to do: each task is woken by its own answers."""
+        """Wake clients whose writes waited for room; the others are woken by their own answers."""
+        if not self._context.writer.is_full:
+            for peer, event in self._peers.items():
+                if peer.session.is_held:
+                    event.set()
 
     def check_deadlines(self) -> None:
         """Cut off clients that hold something up."""

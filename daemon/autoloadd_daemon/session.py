@@ -73,6 +73,11 @@ class Session:
         return self._pending_writes > 0
 
     @property
+    def is_held(self) -> bool:
+        """Tell whether a write waits only for room in the writer's queue."""
+        return self._stalled is not None and not self._pending_writes
+
+    @property
     def wants_rest(self) -> bool:
         """Tell whether the server waits for the rest of a frame that was begun."""
         return not self._stalled and not self.has_more and self._connection.buffered_bytes > 0
@@ -128,9 +133,7 @@ class Session:
             self._context.discard_bulk(self)
 
     def _must_wait(self) -> bool:
-        if self._context.writer.is_full and self._stalled is not None:
-            return True
-        if self._pending_writes and self._stalled is not None:
+        if self._stalled is not None and (self._pending_writes or self._context.writer.is_full):
             return True
         if self.output_bytes >= _OUTPUT_PER_TURN:
             # At the bound nothing is run until the client took some; below it the turn is over.
@@ -153,7 +156,7 @@ class Session:
             return True
         request_id = message.id if isinstance(message, Request) else None
         write = WRITES.get(message.method)
-        if self._pending_writes and (write is None or self._context.writer.is_full):
+        if self._context.writer.is_full if write is not None else self._pending_writes:
             return False
         try:
             if write is not None and (request_id is not None or message.method in NOTIFIABLE):

@@ -12,6 +12,7 @@ sooner. Only a sync leaves the loop, and its end comes back to it.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ _logger = logging.getLogger(__name__)
 MAX_WAITING = 4096
 """Writes that may wait. Beyond it connections are not read: back-pressure, not memory."""
 
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+"""Bytes of entries that may wait, for instance while a disk stalls."""
+
 _BATCH_WRITES = 1024
 
 
@@ -46,6 +50,7 @@ class Drop:
 
     shard_id: str
     done: Callable[[object | RequestError], None]
+    stored_bytes = 0
 
 
 @dataclass(slots=True)
@@ -74,13 +79,14 @@ class Writer:
         self._sync_thread = sync_thread
         self._metrics = metrics
         self._waiting: deque[Write | Drop] = deque()
+        self._waiting_bytes = 0
         self._busy = False
         self._closed = False
 
     @property
     def is_full(self) -> bool:
         """Tell whether connections should hold their writes back for now."""
-        return len(self._waiting) >= MAX_WAITING
+        return len(self._waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES
 
     @property
     def is_idle(self) -> bool:
@@ -93,6 +99,7 @@ class Writer:
             write.done(RequestError(SHUTTING_DOWN, "the daemon is stopping: connect again later"))
         else:
             self._waiting.append(write)
+            self._waiting_bytes += write.stored_bytes
 
     def close(self) -> None:
         """Refuse writes that come from now on; those that are waiting are carried out."""
@@ -119,9 +126,9 @@ class Writer:
 
     def sync_in_background(self) -> None:
         """Bring what was written to stable storage soon: a power loss takes this long at most."""
-        for shard, files in self._catalog:
+        for _, files in self._catalog:
             if files.has_unsynced:
-                self._sync_thread.submit(files.sync, lambda error, s=shard: self._note(s, error))  # type: ignore[misc]
+                self._sync_thread.submit(files.sync, self._note)
 
     def _next_batch(self) -> list[Write]:
         batch: list[Write] = []
@@ -131,16 +138,19 @@ class Writer:
                 break
             batch.append(write)
             self._waiting.popleft()
+            self._waiting_bytes -= write.stored_bytes
         return batch
 
     def _begin(self, batch: list[Write]) -> None:
         groups: dict[Shard, _Group] = {}
+        now = time.monotonic_ns()
         for write in batch:
             if write.needs_shard and self._catalog.find(write.producer.shard_id()) is None:
                 write.outcome = 0
                 continue
             shard, files = self._catalog.open(write.producer)
             group = groups.setdefault(shard, _Group(shard, files))
+            shard.last_used_ns = now
             try:
                 write.prepare()
             except StorageError as exc:
@@ -207,7 +217,7 @@ class Writer:
             for write, generation in group.writes:
                 write.outcome = write.apply(group.shard, generation)
             self._metrics.count("writes", len(group.writes))
-            self._note(group.shard, None)
+            self._note(None)
             self._builder.look_at(group.shard)
         for write in batch:
             write.done(write.outcome)
@@ -242,12 +252,11 @@ class Writer:
         self._metrics.count("refused_writes")
         write.outcome = _not_durable(error)
 
-    def _note(self, shard: Shard, error: StorageError | None) -> None:
+    def _note(self, error: StorageError | None) -> None:
         if error is not None:
             self._note_failure(error)
-        elif self._catalog.find(shard.id) is shard and self._catalog.files_of(shard).failure:
-            return
-        elif self._metrics.health.heal():
+        elif self._metrics.health.is_degraded and self._catalog.failure is None:
+            self._metrics.health.heal()
             _logger.warning("storage takes writes again")
 
     def _note_failure(self, error: StorageError) -> None:

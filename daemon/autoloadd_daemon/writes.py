@@ -61,6 +61,11 @@ class Write(ABC):
         """The staged file that goes with the frames, if there is one."""
         return None
 
+    @property
+    def stored_bytes(self) -> int:
+        """What it holds in memory while it waits; a bulk is counted as staged."""
+        return 0
+
 
 @dataclass(eq=False)
 class Put(Write):
@@ -71,6 +76,11 @@ class Put(Write):
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return the records behind one frame's head."""
         return records.encode_put(generation, synced, [record for _, record in self.entries])
+
+    @property
+    def stored_bytes(self) -> int:
+        """The records' bytes."""
+        return sum(record.stored_bytes for _, record in self.entries)
 
     def apply(self, shard: Shard, generation: int) -> object:
         """Store the entries; the result is the generation."""

@@ -47,6 +47,8 @@ _CHECKSUM_AT = HEADER_BYTES - _CHECKSUM.size
 _ALIGNMENT = 64
 _SLOTS_PER_ENTRY = 2.5
 _MIN_SLOTS = 16
+MAX_INDEX_BYTES = int(2 * _SLOTS_PER_ENTRY * SLOT_BYTES) + 4
+"""What table and order take for an entry at most: the table's size is a power of two."""
 _LONG_MARK = 0xFF
 """No UTF-8 text begins with this byte: a slot that does holds length and head of a longer name."""
 _LONG_NAME = Struct("<BH36s")

@@ -105,6 +105,15 @@ class Files:
         except FileExistsError:
             return
 
+    def make_directories(self, path: str) -> None:
+        """Make a directory and what it lies in, each of them durably; what is there stays."""
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(path)
+        self.make_directories(parent)
+        self.make_directory(path)
+        self.sync_directory(parent)
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, sorted; none where there is no directory."""
         try:

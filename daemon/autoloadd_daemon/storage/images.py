@@ -17,7 +17,7 @@ from zlib import crc32
 
 from autoloadd_daemon.errors import DamageError, StorageError
 from autoloadd_protocol.errors import ImageError
-from autoloadd_protocol.image import Image, ImageHeader, Placed, build_index
+from autoloadd_protocol.image import MAX_INDEX_BYTES, Image, ImageHeader, Placed, build_index
 from autoloadd_protocol.record import PREFIX_BYTES, Record
 
 if TYPE_CHECKING:
@@ -192,12 +192,16 @@ def _select(snapshot: Snapshot) -> tuple[list[tuple[bytes, Record]], int]:
     entries = old + new
     if snapshot.keep_bytes is None:
         return entries, 0
-    excess = sum(record.stored_bytes for _, record in entries) - snapshot.keep_bytes
+    excess = sum(map(_image_bytes, entries)) - snapshot.keep_bytes
     first = 0
-    while excess > 0:
-        excess -= entries[first][1].stored_bytes
+    while excess > 0 and first < len(entries):
+        excess -= _image_bytes(entries[first])
         first += 1
     return entries[first:], first
+
+
+def _image_bytes(entry: tuple[bytes, Record]) -> int:
+    return entry[1].stored_bytes + MAX_INDEX_BYTES
 
 
 def _place(entry: tuple[bytes, Record]) -> int:

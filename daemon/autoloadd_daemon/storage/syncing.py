@@ -45,4 +45,15 @@ class SyncThread:
                 outcome = exc
             except OSError as exc:
                 outcome = StorageError(str(exc))
+            except BaseException as exc:
+                # A bug: without this thread every write would wait for ever. End the daemon.
+                self._deliver(_raiser(exc))
+                raise
             self._deliver(lambda done=done, outcome=outcome: done(outcome))  # type: ignore[misc]
+
+
+def _raiser(error: BaseException) -> Callable[[], None]:
+    def raise_error() -> None:
+        raise error
+
+    return raise_error
