@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from autoloadd_protocol import __version__
+from autoloadd_protocol.connection import Connection
+from autoloadd_protocol.framing import encode_frame
+from autoloadd_protocol.messages import Request, decode_request, encode_answer
 
 if TYPE_CHECKING:
     from .conftest import Ctl, Daemon
@@ -154,3 +159,58 @@ def test_another_users_directory_is_not_trusted(ctl: Ctl, run_directory: Path) -
     assert done.returncode == 3
     uid = directory.stat().st_uid
     assert f"belongs to uid {uid}, not to uid {os.geteuid()}" in done.stderr.decode()
+
+
+def play_daemon(listening: socket.socket, results: dict[str, object]) -> None:
+    """Answer one connection's requests with the given results, by method, until it ends."""
+    accepted, _address = listening.accept()
+    messages = Connection(decode_request)
+    with accepted:
+        while data := accepted.recv(65536):
+            messages.receive_data(data)
+            while isinstance(request := messages.next_message(), Request):
+                result = results[request.method]
+                accepted.sendall(encode_frame(encode_answer(request.id, result)))
+
+
+HELLO = {"protocol": [1, 9], "server_version": "9.8", "pid": 7}
+DEGRADED = {
+    "server_version": "9.8",
+    "storage": {
+        "state": "degraded",
+        "since_ns_ago": 61_000_000_000,
+        "error": "No space left on device",
+        "next_try_ns": 2_500_000_000,
+        "set_aside": [{"file": "a.image", "reason": "the header's checksum does not match"}],
+    },
+    "something new": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        (
+            DEGRADED,
+            (
+                "version    9.8\n"
+                "storage    degraded, since 1 min 1 s, No space left on device, next try in 2.5 s\n"
+                "set aside  a.image: the header's checksum does not match\n"
+            ),
+        ),
+        ({"pid": 7, "storage": {"state": "degraded"}}, "pid      7\nstorage  degraded\n"),
+        ({}, ""),
+    ],
+)
+def test_status_of_a_daemon_of_another_version(
+    ctl: Ctl, run_directory: Path, status: dict[str, object], shown: str
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(run_directory / "socket"))
+        listening.listen()
+        results: dict[str, object] = {"hello": HELLO, "status": status}
+        thread = threading.Thread(target=play_daemon, args=(listening, results))
+        thread.start()
+        done = ctl("status")
+        thread.join()
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, shown, b"")

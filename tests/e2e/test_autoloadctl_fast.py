@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -186,3 +187,32 @@ def test_an_interrupt_ends_it_quietly(
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=30)
     assert (process.returncode, stderr) == (130, b"")
+
+
+@pytest.mark.parametrize("way", [(), SLOW_WAY], ids=["fast", "full"])
+def test_with_stdout_closed_the_daemon_does_not_get_what_is_meant_for_it(
+    ctl: Ctl, daemon: Daemon, run_directory: Path, way: tuple[str, ...]
+) -> None:
+    ctl("put", "name", *PRODUCER, given=b"blob")
+    for closed in (">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m"]
+        ran = subprocess.run(
+            [*command, "autoloadd_client.cli", "get", "name", *PRODUCER, *way],
+            capture_output=True, check=False, env=ctl_environment(run_directory, {}),
+        )  # fmt: skip
+        assert (ran.returncode, ran.stderr) == (0, b"")
+        assert ran.stdout == (b"blob" if closed == "2>&-" else b"")
+    counters = json.loads(ctl("status", "--json").stdout)["counters"]
+    assert not counters.keys() & {"refused_requests", "bad_frames", "cut_off"}
+
+
+@pytest.mark.parametrize("way", [(), SLOW_WAY], ids=["fast", "full"])
+def test_with_nowhere_to_complain_the_exit_code_still_tells(
+    run_directory: Path, way: tuple[str, ...]
+) -> None:
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "autoloadd_client.cli", "get", "name", *PRODUCER, *way],
+            stderr=full, check=False, env=ctl_environment(run_directory, {}),
+        )  # fmt: skip
+    assert ran.returncode == 3

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from .conftest import ctl_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +17,8 @@ if TYPE_CHECKING:
     from .conftest import Ctl, Daemon
 
 PRODUCER = ("--producer", "zsh/5.9/8")
+
+AUTOLOADCTL = (sys.executable, "-m", "autoloadd_client.cli")
 
 MISUSES = {
     (): "the following arguments are required: COMMAND (see `autoloadctl --help`)",
@@ -117,3 +123,16 @@ def test_the_help_of_every_command_ends_with_examples_of_it(ctl: Ctl) -> None:
 def test_version_option(ctl: Ctl) -> None:
     done = ctl("--version")
     assert (done.returncode, done.stdout) == (0, b"autoloadctl 0.1.0\n")
+
+
+@pytest.mark.parametrize("command", [["put", "name"], ["missing"]], ids=" ".join)
+def test_a_closed_stdin_is_not_an_empty_one(
+    ctl: Ctl, daemon: Daemon, run_directory: Path, command: list[str]
+) -> None:
+    ran = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *AUTOLOADCTL, *command, *PRODUCER],
+        capture_output=True, check=False, env=ctl_environment(run_directory, {}),
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert ran.stderr == b"autoloadctl: stdin is closed: there is nothing to read\n"
+    assert ctl("shards", "--json").stdout == b"[]\n"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,14 @@ def test_what_is_no_zsh_is_told(tmp_path: Path, text: str) -> None:
         find_zsh(str(program))
 
 
+def test_what_cannot_be_run_is_told(tmp_path: Path) -> None:
+    program = tmp_path / "zsh"
+    program.write_bytes(b"\x00no program")
+    program.chmod(0o700)
+    with pytest.raises(ShellFailedError, match="Exec format error"):
+        find_zsh(str(program))
+
+
 @pytest.mark.parametrize(
     ("head", "width"),
     [
@@ -131,6 +141,23 @@ def test_the_first_directory_wins_and_missing_ones_are_passed_over(tmp_path: Pat
         "other": str(second / "other"),
     }
     assert found.directories == 2
+
+
+def test_a_file_that_may_not_be_read_is_left_out() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "hello"
+        file.write_text(":")
+        file.chmod(0o000)
+        Path(directory).chmod(0o755)
+        ours = os.geteuid()
+        if ours == 0:
+            os.seteuid(65534)  # to root nothing is unreadable
+        try:
+            found = find_functions([directory])
+        finally:
+            os.seteuid(ours)
+        assert found.functions == ()
+        assert [left.reason for left in found.left_out] == ["it may not be read"]
 
 
 def test_a_name_that_is_not_utf8_is_left_out(functions: Path) -> None:
@@ -249,6 +276,35 @@ def test_a_file_that_was_edited_since_it_was_found_is_left_out(zsh: Zsh, functio
     assert done["edited"] == "it was changed while it was compiled"
     assert done["gone"] == f"zsh:zcompile:5: can't open file: {functions}/gone"
     assert isinstance(done["same"], bytes)
+
+
+def wrap(zsh: Zsh, program: Path, script: str) -> Zsh:
+    """Return a zsh that runs `script` of sh where it should compile."""
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    return replace(zsh, binary=str(program))
+
+
+def test_a_zsh_that_gives_up_costs_one_file_each_time(
+    zsh: Zsh, functions: Path, tmp_path: Path
+) -> None:
+    wrapped = wrap(zsh, tmp_path / "zsh", "exit 3")
+    done = outcomes(wrapped, write(functions, one=":", two=":"))
+    assert done == dict.fromkeys(("one", "two"), "zsh ended with status 3")
+
+
+def test_a_file_that_goes_away_after_it_was_compiled_is_left_out(
+    zsh: Zsh, functions: Path, tmp_path: Path
+) -> None:
+    found = write(functions, gone=":", here=":")
+    wrapped = wrap(
+        zsh,
+        tmp_path / "zsh",
+        f'zsh "$@" | while read -r line; do rm -f "{functions}/gone"; echo "$line"; done',
+    )
+    done = outcomes(wrapped, found)
+    assert done["gone"] == "it was changed while it was compiled"
+    assert isinstance(done["here"], bytes)
 
 
 def test_bytecode_over_the_limit_is_left_out(zsh: Zsh, functions: Path) -> None:

@@ -65,7 +65,7 @@ class Context:
 
     def write_json(self, value: object) -> None:
         """Write a value for machines to stdout."""
-        sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
+        sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
     def write_bytes(self, data: bytes) -> None:
         """Write raw bytes to stdout."""
@@ -156,10 +156,3 @@ def read_fingerprint(path: str | None) -> bytes | None:
         return fingerprint_file(path)
     except OSError as exc:
         raise UsageError(f"--fingerprint-file {path}: {exc.strerror}") from exc
-
-
-def _plain(value: object) -> object:
-    """Return what JSON has no form for in a form that it has."""
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    return str(value)

@@ -53,7 +53,7 @@ def add_commands(subparsers: Subparsers) -> None:
         run_drop,
         summary="remove a shard with all its entries, at once",
         operands="ID",
-        examples="  autoloadctl shards\n  autoloadctl drop zsh-5.8-8-2f1c58a3d04e9b77\n",
+        examples="  autoloadctl shards\n  autoloadctl drop zsh-5.8-8-4be7b0a24c8fca91\n",
         data=False,
         usual_timeout=WRITE_SECONDS,
     )

@@ -184,7 +184,7 @@ def run_put(context: Context) -> int:
 def _read_blob(path: str) -> bytes:
     try:
         if path == _STDIN:
-            blob = _read_limited(sys.stdin.buffer)
+            blob = _read_limited(_stdin())
         else:
             with open(path, "rb") as file:
                 blob = _read_limited(file)
@@ -194,6 +194,12 @@ def _read_blob(path: str) -> bytes:
         reason = f"{path} has more than {BLOB_BYTES:,} bytes, which is the most for one entry"
         raise FailedError(REFUSED, refusal_message(TOO_LARGE, reason))
     return blob
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise UsageError("stdin is closed: there is nothing to read")
+    return sys.stdin.buffer
 
 
 def _read_limited(file: BinaryIO) -> bytes:
@@ -249,7 +255,7 @@ def run_missing(context: Context) -> int:
 
 def _read_lines() -> list[str]:
     # fsdecode's error handler, as for names that come as arguments: check_names tells then.
-    text = sys.stdin.buffer.read().decode(errors="surrogateescape")
+    text = _stdin().read().decode(errors="surrogateescape")
     return [line for line in text.split("\n") if line]
 
 

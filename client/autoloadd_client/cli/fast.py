@@ -8,6 +8,7 @@ answers the same.
 from __future__ import annotations
 
 import os
+import sys
 
 from autoloadd_client.cache import Cache
 from autoloadd_client.errors import CacheError
@@ -46,33 +47,30 @@ def run_fast(arguments: list[str]) -> None:
 
 def get_plain(arguments: list[str]) -> int | None:
     """Write one blob to stdout and return the exit code; None for what is no plain `get`."""
+    if sys.stdout is None or sys.stderr is None:
+        return None  # its number is free: the socket could get it, and with it what is written
     options = _split(arguments)
     cache = None if options is None else _make_cache(options)
     if options is None or cache is None:
         return None
     try:
-        return _answer(cache, options["NAME"])
+        blob = cache.get(options["NAME"])
+        if blob is not None:
+            write_all(STDOUT, blob)
+    except CacheError as exc:
+        return _tell(*describe_failure(exc))
     except BrokenPipeError:
         return BROKEN_PIPE
-    except OSError:
-        return USAGE  # stderr is not writable: nobody can be told
-
-
-def _answer(cache: Cache, name: str) -> int:
-    try:
-        blob = cache.get(name)
-        if blob is None:
-            return MISS
-        write_all(STDOUT, blob)
-    except CacheError as exc:
-        status, message = describe_failure(exc)
-    except BrokenPipeError:
-        raise
     except OSError as exc:
-        status, message = USAGE, f"stdout: {exc.strerror}"
-    else:
-        return FOUND
-    write_all(STDERR, os.fsencode(error_line(message)))
+        return _tell(USAGE, f"stdout: {exc.strerror}")
+    return MISS if blob is None else FOUND
+
+
+def _tell(status: int, message: str) -> int:
+    try:
+        write_all(STDERR, os.fsencode(error_line(message)))
+    except OSError:
+        return status  # there is no one to tell
     return status
 
 

@@ -34,6 +34,7 @@ def run(arguments: Sequence[str]) -> int:
 
     Raises SystemExit for --help, --version and what the parser does not understand.
     """
+    _open_closed_streams()
     _use_utf8()
     try:
         return _run_and_flush(arguments)
@@ -45,16 +46,14 @@ def run(arguments: Sequence[str]) -> int:
         return BROKEN_PIPE
     except OSError as exc:
         # Reading files has its own errors: this is stdout, or the place for temporary files.
-        sys.stderr.write(error_line(f"{exc.filename or 'stdout'}: {exc.strerror}"))
-        return USAGE
+        return _tell(USAGE, f"{exc.filename or 'stdout'}: {exc.strerror}")
 
 
 def _run_and_flush(arguments: Sequence[str]) -> int:
     try:
         status = _run_command(arguments)
     except FailedError as exc:
-        sys.stderr.write(error_line(exc))
-        status = exc.status
+        status = _tell(exc.status, str(exc))
     sys.stdout.flush()
     return status
 
@@ -69,6 +68,27 @@ def _run_command(arguments: Sequence[str]) -> int:
     except CacheError as exc:
         raise FailedError(*describe_failure(exc)) from exc
     return status
+
+
+def _tell(status: int, message: str) -> int:
+    try:
+        sys.stderr.write(error_line(message))
+    except OSError:
+        return status  # there is no one to tell
+    return status
+
+
+def _open_closed_streams() -> None:
+    """Give the numbers 0 to 2 to /dev/null where they are free.
+
+    Otherwise the socket gets one of them, and the daemon what is meant for stdout. `sys.stdin`
+    stays None: who reads from it has to say so.
+    """
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  open until the end
 
 
 def _use_utf8() -> None:

@@ -18,6 +18,12 @@ _MINUTE = 60 * _SECOND
 _HOUR = 60 * _MINUTE
 _DAY = 24 * _HOUR
 
+_TWO_UNITS = (
+    (_DAY, "d", _HOUR, "h"),
+    (_HOUR, "h", _MINUTE, "min"),
+    (_MINUTE, "min", _SECOND, "s"),
+)
+
 _DRAW_SECONDS = 0.05
 _BAR_CELLS = 30
 
@@ -44,15 +50,9 @@ def format_duration(ns: int) -> str:
         return f"{ns / _MILLISECOND:.1f} ms"
     if ns < _MINUTE:
         return f"{ns / _SECOND:.{1 if ns < 10 * _SECOND else 0}f} s"
-    for unit, name, part, part_name in (
-        (_DAY, "d", _HOUR, "h"),
-        (_HOUR, "h", _MINUTE, "min"),
-        (_MINUTE, "min", _SECOND, "s"),
-    ):
-        if ns >= unit:
-            rest = ns % unit // part
-            return f"{ns // unit} {name} {rest} {part_name}" if rest else f"{ns // unit} {name}"
-    raise AssertionError(ns)
+    unit, name, part, part_name = next(row for row in _TWO_UNITS if ns >= row[0])
+    rest = ns % unit // part
+    return f"{ns // unit} {name} {rest} {part_name}" if rest else f"{ns // unit} {name}"
 
 
 def format_ago(ns: int) -> str:
@@ -98,10 +98,6 @@ class Palette:
 
     def __init__(self, stream: TextIO) -> None:
         self._on = has_colour(stream)
-
-    def bold(self, text: str) -> str:
-        """Return a heading."""
-        return self._paint("1", text)
 
     def good(self, text: str) -> str:
         """Return what is as it should be."""

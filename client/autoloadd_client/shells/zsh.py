@@ -90,22 +90,19 @@ def find_zsh(binary: str | None = None) -> Zsh:
         where = f"there is no program {binary}" if binary else "zsh is not in PATH"
         raise ShellMissingError(f"{where}; {HOW_TO_INSTALL}")
     real = os.path.realpath(path)
-    version, fpath = _describe(path)
     try:
+        version, fpath = _describe(path)
         mtime_ns, width = os.stat(real).st_mtime_ns, read_pointer_width(real)
-    except OSError as exc:
-        raise ShellFailedError(f"{real} cannot be read: {exc.strerror}") from exc
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise ShellFailedError(f"{path} could not say its version and fpath: {exc}") from exc
     return Zsh(path, real, version, width, mtime_ns, fpath)
 
 
 def _describe(binary: str) -> tuple[str, tuple[str, ...]]:
     """Return the version, and those directories of fpath that do not depend on where we stand."""
-    try:
-        ran = subprocess.run(  # noqa: S603  the shell that the user asked for
-            [binary, "-fc", _DESCRIBE], capture_output=True, check=True, timeout=_START_SECONDS
-        )
-    except (OSError, subprocess.SubprocessError) as exc:
-        raise ShellFailedError(f"{binary} could not say its version and fpath: {exc}") from exc
+    ran = subprocess.run(  # noqa: S603  the shell that the user asked for
+        [binary, "-fc", _DESCRIBE], capture_output=True, check=True, timeout=_START_SECONDS
+    )
     head, mark, tail = ran.stdout.partition(_MARK.encode() + b"\0")
     version, *fpath = os.fsdecode(tail).split("\0")[:-1] or [""]
     if not mark or not version:
@@ -156,7 +153,7 @@ def _look_at(name: str, path: str) -> Function | LeftOut | None:
         fingerprint = fingerprint_file(path)
     except OSError:
         return None  # a dangling link, or gone since it was listed
-    if not os.access(path, os.R_OK):
+    if not os.access(path, os.R_OK, effective_ids=True):
         return LeftOut(path, "it may not be read")
     try:
         name.encode()
