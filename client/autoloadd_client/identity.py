@@ -19,9 +19,11 @@ def read_producer(producer: Producer | str | None) -> Producer | None:
     """
     if producer is None:
         return None
+    given = parse_producer(producer) if isinstance(producer, str) else producer
+    if not isinstance(given, Producer):
+        raise ValueError(f"{given!r:.80} is no Producer")  # noqa: TRY004 - all it raises
     try:
         # By way of the wire form: the daemon's rules, before anything is sent.
-        given = parse_producer(producer) if isinstance(producer, str) else producer
         return producer_from_map(given.as_map())
     except RequestError as exc:
         raise ValueError(exc.message) from exc
