@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _PAUSE_NS = 1_000_000_000
+_URGENT = 8
+"""From this pressure on a build does not wait. Below it there is a second between two: under a
+stream of puts, ten builds a second of a small shard took half of the disk and of a core."""
+
 _KEEP = 7 / 8
 """An over-full cache evicts to this part of its bound, so that not every put evicts again."""
 _HARD = 9 / 8
@@ -55,6 +59,7 @@ class Builder:
         self._failed: dict[Shard, None] = {}
         self._building: Shard | None = None
         self._not_before_ns = 0
+        self._next_ns = 0
         self._limiter = trio.CapacityLimiter(1)
         self._ended = trio.Event()
 
@@ -91,7 +96,7 @@ class Builder:
                 self._start(shard, None)
             elif over:
                 self._make_room(shard, set(changed))
-            elif shard.wants_build(self._catalog.files_of(shard).journal_bytes):
+            elif self._is_due(shard):
                 self._start(shard, None)
 
     def heal(self) -> None:
@@ -113,6 +118,13 @@ class Builder:
             if files.journal_bytes:
                 self._building = shard
                 await self._build(shard, shard.begin_build(None), files.rotate())
+
+    def _is_due(self, shard: Shard) -> bool:
+        pressure = shard.build_pressure(self._catalog.files_of(shard).journal_bytes)
+        if pressure <= 1 or pressure > _URGENT or time.monotonic_ns() >= self._next_ns:
+            return pressure > 1
+        self._candidates[shard] = None
+        return False
 
     def _make_room(self, shard: Shard, changed: set[Shard]) -> None:
         victim = self._catalog.least_recently_used(besides=changed)
@@ -147,6 +159,7 @@ class Builder:
             files.forget(covered)
             self._sync_thread.submit(partial(_remove_journals, covered), self._note_removal)
         self._building = None
+        self._next_ns = time.monotonic_ns() + _PAUSE_NS
         self._ended.set()
         self.on_built()
 

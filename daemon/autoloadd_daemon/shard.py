@@ -6,6 +6,7 @@ layers: those it will hold, and those made since.
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap
 from heapq import merge
 from itertools import islice
@@ -167,13 +168,16 @@ class Shard:
 
     # Building images
 
-    def wants_build(self, journal_bytes: int) -> bool:
-        """Tell whether the changes are worth a new image."""
+    def build_pressure(self, journal_bytes: int) -> float:
+        """Return how much a new image is wanted: above 1 it is due.
+
+        It is the size of the changes in relation to max(1 MiB, 1/8 of the image).
+        """
         image_bytes = 0 if self.image is None else len(self.image.buffer)
         if image_bytes and self.visible_image is None:
-            return True
-        limit = max(_BUILD_BYTES, image_bytes // _BUILD_FRACTION)
-        return max(self._change_bytes, journal_bytes) > limit
+            return math.inf
+        due_at = max(_BUILD_BYTES, image_bytes // _BUILD_FRACTION)
+        return max(self._change_bytes, journal_bytes) / due_at
 
     def begin_build(self, keep_bytes: int | None) -> Snapshot:
         """Return what an image of this moment is built from. One build at a time."""
