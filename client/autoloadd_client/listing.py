@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     Ask = Callable[..., Any]
 
-_REQUEST_BYTES = 4 * 1024 * 1024
-"""Names (and fingerprints) of one request, in bytes: half a frame, so that their headers fit."""
+_REQUEST_BYTES = 2 * 1024 * 1024
+"""Names (and fingerprints) of one request, in bytes: an answer then has room for the largest blob
+beside all the names, should they be left over."""
 
 
 def get_many(ask: Ask, names: Iterable[str], binary_mtime_ns: int | None) -> dict[str, bytes]:

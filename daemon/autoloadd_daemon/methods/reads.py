@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _MISS: Parts = [NIL]
 _ANSWER_MARGIN = 64 * 1024
-"""Room in an answer for its head and for the names that are left over (in part)."""
+"""Room in an answer for what stands beside entries and names."""
 
 
 def get(context: Context, session: Session, params: Params) -> Parts:
@@ -63,22 +63,28 @@ def get_many(context: Context, session: Session, params: Params) -> Parts:
     wanted = [_read_wanted_with(item, read_time(mtime)) for item in read_names(names)]
     shard = context.shard_of(session)
     parts: Parts = []
-    count = size = 0
     left: list[str] = []
     answered: set[bytes] = set()
+    # Every name may have to be left over: an entry must not take the room that they need.
+    room = FRAME_BYTES - _ANSWER_MARGIN - sum(_room_of(name) for name, _, _ in wanted)
     for name, mtime_ns, encoded in wanted:
         record = _fresh(shard, name, mtime_ns, encoded)
         if record is None or name in answered:
-            continue
-        room = FRAME_BYTES - _ANSWER_MARGIN - size - sum(map(len, left)) * 4
-        if record.stored_bytes > room and count:
+            room += _room_of(name)
+        elif record.stored_bytes > room + _room_of(name):
             left.append(name.decode())
-            continue
-        answered.add(name)
-        parts += _as_pair(record)
-        size += record.stored_bytes
-        count += 1
-    return [b"\x92" + map_header(count), *parts, pack(left)]
+        else:
+            room += _room_of(name) - record.stored_bytes
+            answered.add(name)
+            parts += _as_pair(record)
+    if left and not answered:
+        raise bad_request("the names leave no room for any of the entries: ask for fewer")
+    return [b"\x92" + map_header(len(answered)), *parts, pack(left)]
+
+
+def _room_of(name: bytes) -> int:
+    """Return how much of an answer a name takes, with its header."""
+    return len(name) + 3
 
 
 def list_names(context: Context, session: Session, params: Params) -> Parts:
