@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from .running import (
     Daemon,
     RawClient,
     private_directory,
+    producer_map,
     wait_until,
 )
 
@@ -51,6 +53,45 @@ def idle_daemon(home: Path) -> Iterator[Daemon]:
 def daemon(idle_daemon: Daemon) -> Daemon:
     """A daemon that serves."""
     return idle_daemon.start()
+
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module", params=["epoll", "tasks"])
+def served(request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    """A daemon that the tests of a module share, each with a producer of its own.
+
+    They run twice: where one task serves all clients, and where each client has a task (the
+    server of systems without epoll).
+    """
+    with private_directory() as directory:
+        daemon = Daemon(directory, environment={"AUTOLOADD_SERVING": request.param})
+        try:
+            yield daemon.start()
+        finally:
+            daemon.end()
+
+
+@pytest.fixture
+def producer() -> str:
+    """NAME/VERSION/WIDTH that no other test has."""
+    return f"test/{next(_numbers)}/8"
+
+
+@pytest.fixture
+def client(served: Daemon, producer: str) -> Iterator[RawClient]:
+    """A bare connection to `served` that has said hello."""
+    with served.connect() as connection:
+        assert connection.hello(producer_map(producer)).error is None
+        yield connection
+
+
+@pytest.fixture
+def shard_cache(served: Daemon, producer: str) -> Iterator[Cache]:
+    """A client of `served` for the same shard as `client`."""
+    with served.cache(producer) as library:
+        yield library
 
 
 @pytest.fixture

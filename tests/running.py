@@ -141,7 +141,7 @@ class Daemon:
             raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.log}")
         try:
             with self.connect() as client:
-                return client.call("ping").result == "pong"
+                return bool(client.ok("ping") == "pong")
         except (FileNotFoundError, ConnectionRefusedError):
             return False
 
@@ -292,7 +292,7 @@ class RawClient:
     def refusal(self, method: str, *params: object) -> str:
         """Send a request that must be refused; return the code."""
         answer = self.call(method, *params)
-        assert answer.error is not None, answer.result
+        assert answer.error is not None, f"{answer.result!r:.200}"
         return answer.error[0]
 
     def hello(self, producer: dict[str, object] | None = None) -> Answer:
