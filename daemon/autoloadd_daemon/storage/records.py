@@ -31,6 +31,7 @@ VERSION = 1
 HEADER_BYTES = 512
 FRAME = Struct("<IIQQII")
 FRAME_BYTES = FRAME.size
+KIND_AT = 24
 
 PUT = 1
 DELETE = 2
@@ -111,7 +112,7 @@ def parse_journal_header(data: bytes) -> JournalHeader:
         unpacker = msgpack.Unpacker()
         unpacker.feed(head[_HEADER.size : _CHECKSUM_AT])
         producer = producer_from_map(unpacker.unpack())
-    except (ValueError, RequestError) as exc:
+    except (ValueError, msgpack.OutOfData, RequestError) as exc:
         raise DamageError(f"the journal header names no producer: {exc}") from exc
     if producer.pointer_width != width:
         raise DamageError("the journal header contradicts itself")

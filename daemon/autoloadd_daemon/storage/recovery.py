@@ -7,6 +7,7 @@ offset it is damage: what lies before it is kept, and the file is set aside and 
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -17,13 +18,12 @@ from autoloadd_daemon.errors import DamageError
 
 from .bulks import CommittedBulk, bulk_name, read_bulk
 from .images import IMAGE_NAME, TEMPORARY_NAME, Snapshot, build_image, load_image
-from .journal import reopen_journal
+from .journal import journal_name, reopen_journal
 from .records import (
     CLEAR,
     DELETE,
-    FRAME,
-    FRAME_BYTES,
     HEADER_BYTES,
+    KIND_AT,
     Frame,
     JournalHeader,
     parse_frame,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _JOURNAL = re.compile(r"journal\.\d+")
 _LEFT_OVER = re.compile(r"staged\.\d+|bulk\.\d+")
+_KIND = re.compile(rb"[\1-\4]\0\0\0")
 _SET_ASIDE = ".set-aside-"
 _NOT_A_FRAME = (ValueError, IndexError, TypeError)
 """What msgpack and slicing raise on bytes that passed a checksum by accident."""
@@ -131,6 +132,11 @@ def set_aside_file(files: Files, path: str, reason: str) -> SetAside:
     """Rename a file so that it is kept and never served. Raises OSError."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     target = f"{path}{_SET_ASIDE}{stamp}"
+    again = 1
+    while os.path.lexists(target):
+        # Two starts within a second: the earlier file is kept too.
+        again += 1
+        target = f"{path}{_SET_ASIDE}{stamp}-{again}"
     files.rename(path, target)
     return SetAside(target, reason)
 
@@ -170,6 +176,8 @@ def _scan_journals(files: Files, directory: str, set_aside: list[SetAside]) -> l
 
 def _scan(path: str, data: bytes) -> _Scan:
     header = parse_journal_header(data)
+    if not path.endswith(f"/{journal_name(header.sequence)}"):
+        raise DamageError(f"journal {header.sequence} under another one's name")
     frames: list[Frame] = []
     position, generation = HEADER_BYTES, header.base_generation
     problem: str | None = None
@@ -183,19 +191,26 @@ def _scan(path: str, data: bytes) -> _Scan:
         position, generation = frame.end, frame.generation
     synced = max((frame.synced for frame in frames), default=0)
     if problem is not None:
-        synced = max(synced, _synced_behind(data, position))
+        synced = max(synced, _synced_behind(data, position, generation))
     return _Scan(path, header, data, frames, position, synced, problem)
 
 
-def _synced_behind(data: bytes, position: int) -> int:
-    """Return what good frames behind a bad one say was synced: their word makes it damage."""
+def _synced_behind(data: bytes, bad: int, generation: int) -> int:
+    """Return what good frames behind a bad one say was synced: their word makes it damage.
+
+    The bad one's length says nothing, so every place that looks like a frame's kind is tried.
+    """
     synced = 0
-    while position + FRAME_BYTES <= len(data):
-        position += FRAME_BYTES + FRAME.unpack_from(data, position)[1]
+    found = _KIND.search(data, bad + 1 + KIND_AT)
+    while found is not None:
+        start = next_at = found.start() - KIND_AT
         try:
-            synced = max(synced, parse_frame(data, position).synced)
+            frame = parse_frame(data, start, above=generation)
+            if frame.synced <= start:
+                synced, next_at = max(synced, frame.synced), frame.end - 1
         except (DamageError, *_NOT_A_FRAME):
-            continue
+            pass
+        found = _KIND.search(data, next_at + 1 + KIND_AT)
     return synced
 
 
@@ -224,14 +239,17 @@ def _replay(
 ) -> list[tuple[str, str]]:
     """Apply the journals in order. Return (path, reason) of those that are to be set aside."""
     damaged: list[tuple[str, str]] = []
+    before: _Scan | None = None
     for index, scan in enumerate(scans):
         shard.next_sequence = scan.header.sequence + 1
         if scan.header.epoch != shard.epoch:
             damaged.append((scan.path, "belongs to an earlier life of this shard"))
             continue
-        if _is_behind_a_gap(scan, scans[index - 1] if index else None, shard):
+        if _is_behind_a_gap(scan, before, shard):
             # What is missing may have replaced or deleted anything: serve nothing from before it.
             shard.hide_everything(scan.header.base_generation)
+            shard.generation = scan.header.base_generation
+        before = scan
         _apply(files, directory, shard, scan)
         shard.previous_end = scan.good_end
         following = scans[index + 1 :]
@@ -249,10 +267,13 @@ def _replay(
 def _reopen(files: Files, directory: str, scan: _Scan) -> Journal:
     """Return the journal with the bulks that its frames name: they go with it."""
     journal = reopen_journal(files, directory, scan.header, scan.good_end)
+    present = files.names(directory)
     for frame in scan.frames:
-        if frame.bulk is not None:
-            path = f"{directory}/{bulk_name(frame.bulk.number)}"
-            journal.attach(CommittedBulk(files, path))
+        # One that is damaged or gone cannot be synced, and nothing is served from it.
+        if frame.bulk is not None and frame.end <= scan.good_end:
+            name = bulk_name(frame.bulk.number)
+            if name in present:
+                journal.attach(CommittedBulk(files, f"{directory}/{name}"))
     return journal
 
 
@@ -316,5 +337,6 @@ def _save_and_set_aside(
         journal.close()
         journal.remove()
     shard.journals = []
-    for path, reason in damaged:
+    # The last one first: after a crash in between, none would follow a gap and hide the image.
+    for path, reason in reversed(damaged):
         shard.set_aside.append(set_aside_file(files, path, reason))
