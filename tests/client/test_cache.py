@@ -19,12 +19,12 @@ from autoloadd_client import (
 )
 from autoloadd_protocol.limits import BLOB_BYTES, FRAME_BYTES, NAMES
 
-from ..conftest import wait_until
+from ..running import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..conftest import Daemon
+    from ..running import Daemon
 
 EVERY_BYTE = bytes(range(256)) * 16
 
@@ -104,12 +104,18 @@ def test_another_fingerprint_is_a_miss(cache: Cache) -> None:
 
 
 def test_producers_do_not_see_each_other(daemon: Daemon) -> None:
-    producers = ["zsh/5.9/8", "zsh/5.9/4", "zsh/5.10/8", "zsh/5.9/8/build", TOOL_OUTPUT]
-    caches = [daemon.cache(producer) for producer in producers]  # type: ignore[arg-type]
+    producers: list[Producer | str] = [
+        "zsh/5.9/8",
+        "zsh/5.9/4",
+        "zsh/5.10/8",
+        "zsh/5.9/8/build",
+        TOOL_OUTPUT,
+    ]
+    caches = [Cache(producer, socket_path=daemon.socket_path) for producer in producers]
     for number, cache in enumerate(caches):
         cache.put("name", b"%d" % number)
     assert [cache.get("name") for cache in caches] == [b"%d" % number for number in range(5)]
-    with daemon.cache(Producer("zsh", "5.9")) as same:  # type: ignore[arg-type]
+    with Cache(Producer("zsh", "5.9"), socket_path=daemon.socket_path) as same:
         assert same.get("name") == b"0"
     for cache in caches:
         cache.close()
@@ -226,7 +232,7 @@ def test_a_bulk_comes_after_the_writes_that_were_not_waited_for(cache: Cache) ->
 
 def test_built_at_is_stored(daemon: Daemon, cache: Cache) -> None:
     cache.replace({"a": b""}, built_at_ns=12_345)
-    with daemon.cache(None) as control:  # type: ignore[arg-type]
+    with daemon.cache(None) as control:
         (shard,) = control.shards()
     assert shard["built_at_ns"] == 12_345
 
@@ -295,7 +301,7 @@ def test_written_and_closed_at_once_is_there(daemon: Daemon) -> None:
 
 
 def test_flush_tells_what_was_refused(daemon: Daemon) -> None:
-    with daemon.cache(None) as cache:  # type: ignore[arg-type]
+    with daemon.cache(None) as cache:
         cache.put("a", b"1", wait=False)
         cache.put("b", b"1", wait=False)
         with pytest.raises(NoProducerError):

@@ -15,7 +15,7 @@ from autoloadd_client import Cache, errors
 from autoloadd_client.connection import Connection
 from autoloadd_protocol.framing import encode_frame
 from autoloadd_protocol.limits import FRAME_BYTES
-from autoloadd_protocol.messages import encode_answer
+from autoloadd_protocol.messages import encode_answer, encode_error
 from autoloadd_protocol.requests import FIRST_ID, LAST_ID, request_frame
 
 from .scripted import HELLO, Peer, entry_answer, serve_one
@@ -287,13 +287,14 @@ def test_a_refusal_without_an_id_ends_the_connection(serve: Serve) -> None:
 def test_a_refused_hello_is_the_error_of_the_call(serve: Serve) -> None:
     def script(peer: Peer) -> None:
         hello, get = peer.read_request("hello"), peer.read_request("get")
-        peer.refuse(hello.id, "unsupported_protocol", {"fix": "update the client"})
-        peer.refuse(get.id, "no_producer")
+        refused = encode_error(hello.id, "unsupported_protocol", "no", {"fix": "update"})
+        followed = encode_error(get.id, "no_producer", "no")
+        peer.send(encode_frame(refused) + encode_frame(followed))
         peer.wait_for_end()
 
     with cache_at(serve(script)) as cache, pytest.raises(errors.UnsupportedProtocolError) as caught:
         cache.get("name")
-    assert caught.value.detail == {"fix": "update the client"}
+    assert caught.value.detail == {"fix": "update"}
 
 
 # Connections that end
