@@ -31,10 +31,11 @@ OFF_WORDS = ("0", "false", "no")
 
 def is_switched_off(environment: Mapping[str, str]) -> bool:
     """Tell whether AUTOLOADD_CACHE or ZSHRS_CACHE is 0, false or no: the user wants no cache."""
-    return any(
-        environment.get(variable, "").strip().lower() in OFF_WORDS
-        for variable in ("AUTOLOADD_CACHE", "ZSHRS_CACHE")
-    )
+    for variable in ("AUTOLOADD_CACHE", "ZSHRS_CACHE"):
+        word = environment.get(variable)
+        if word and word.strip().lower() in OFF_WORDS:
+            return True
+    return False
 
 
 def socket_path(environment: Mapping[str, str], uid: int, lstat: Callable[[str], StatLike]) -> str:
