@@ -43,7 +43,9 @@ _TICK_SECONDS = 0.25
 _CHECK_SECONDS = 0.5
 _DRAIN_SECONDS = 2.0
 _BUILD_SECONDS = 2.0
-_SYNC_SECONDS = 1.0
+_SYNC_SECONDS = 0.5
+_SEND_SECONDS = 0.25
+_POLL_SECONDS = 0.005
 
 
 class App:
@@ -220,7 +222,7 @@ class App:
         with trio.move_on_after(_DRAIN_SECONDS):
             while not self._writer.is_idle:
                 self._writer.resume()
-                await trio.sleep(0.005)
+                await trio.sleep(_POLL_SECONDS)
         self._writer.close()
         if self._writer.is_idle:
             with trio.move_on_after(_BUILD_SECONDS):
@@ -232,7 +234,9 @@ class App:
         for answer in self._shutdown_answers:
             answer(None)
         self._server.settle()
-        await trio.lowlevel.checkpoint()
+        with trio.move_on_after(_SEND_SECONDS):
+            while self._server.owes_answers:
+                await trio.sleep(_POLL_SECONDS)
         _logger.info("stopped")
 
     def _report_recovery(self, seconds: float) -> None:

@@ -53,6 +53,11 @@ class EpollServer:
         """How many clients are connected."""
         return len(self._peers)
 
+    @property
+    def owes_answers(self) -> bool:
+        """Tell whether a client has not taken all of its answers yet."""
+        return any(peer.unsent_bytes for peer in self._peers.values())
+
     def listen_on(self, listener: socket.socket) -> None:
         """Accept clients from this socket, in place of the one before."""
         self.stop_listening()

@@ -39,6 +39,11 @@ class TaskServer:
         """How many clients are connected."""
         return len(self._peers)
 
+    @property
+    def owes_answers(self) -> bool:
+        """Tell whether a client has not taken all of its answers yet."""
+        return any(peer.unsent_bytes or peer.session.output for peer in self._peers)
+
     def listen_on(self, listener: socket.socket) -> None:
         """Accept clients from this socket, in place of the one before."""
         self.stop_listening()

@@ -177,13 +177,11 @@ class Writer:
                 frames,
                 last_generation=group.shard.generation,
                 built_at_ns=group.shard.built_at_ns,
+                bulks=[write.bulk for write, _ in group.writes if write.bulk is not None],
             )
         except StorageError as exc:
             self._refuse_group(group, exc)
             return False
-        for write, _ in group.writes:
-            if write.bulk is not None:
-                files.attach(write.bulk)
         return True
 
     def _sync(self, batch: list[Write], groups: list[_Group]) -> None:

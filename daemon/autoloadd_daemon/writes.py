@@ -146,9 +146,8 @@ class CommitBulk(Write):
         return generation
 
     def give_up(self) -> None:
-        """Remove the file that no frame names."""
-        if self._committed is not None:
-            self._committed.files.remove(self._committed.path)
+        """Remove the file, under whichever name: no frame counts that names it."""
+        self.staged.discard()
 
     @property
     def bulk(self) -> CommittedBulk | None:

@@ -12,7 +12,8 @@ from autoloadd_protocol.encoding import (
     encode_uint,
     map_header,
 )
-from autoloadd_protocol.limits import FRAME_BYTES, LISTED_NAMES, NAME_BYTES
+from autoloadd_protocol.errors import too_large
+from autoloadd_protocol.limits import FRAME_BYTES, LISTED_NAMES
 from autoloadd_protocol.messages import pack
 from autoloadd_protocol.parameters import (
     bad_request,
@@ -61,30 +62,25 @@ def get_many(context: Context, session: Session, params: Params) -> Parts:
     """Return the entries that are there and fresh, as far as they fit one frame."""
     names, mtime = read_params(params, 1, 1)
     wanted = [_read_wanted_with(item, read_time(mtime)) for item in read_names(names)]
+    # Whatever does not fit is named in the answer: room for all names is kept from the start.
+    names_bytes = sum(len(name) + _STR_HEADER_BYTES for name, _, _ in wanted)
+    if names_bytes > _MAX_WANTED_BYTES:
+        raise too_large("wanted_bytes", _MAX_WANTED_BYTES, names_bytes)
+    room = FRAME_BYTES - _ANSWER_HEAD_BYTES - names_bytes
     shard = context.shard_of(session)
-    parts: Parts = []
-    left: list[str] = []
-    answered: set[bytes] = set()
-    # Every name may have to be left over: an entry must not take the room that they need.
-    room = FRAME_BYTES - _ANSWER_MARGIN - sum(_room_of(name) for name, _, _ in wanted)
+    found: dict[bytes, Record] = {}
+    left: list[bytes] = []
     for name, mtime_ns, encoded in wanted:
         record = _fresh(shard, name, mtime_ns, encoded)
-        if record is None or name in answered:
-            room += _room_of(name)
-        elif record.stored_bytes > room + _room_of(name):
-            left.append(name.decode())
-        else:
-            room += _room_of(name) - record.stored_bytes
-            answered.add(name)
-            parts += _as_pair(record)
-    if left and not answered:
-        raise bad_request("the names leave no room for any of the entries: ask for fewer")
-    return [b"\x92" + map_header(len(answered)), *parts, pack(left)]
-
-
-def _room_of(name: bytes) -> int:
-    """Return how much of an answer a name takes, with its header."""
-    return len(name) + 3
+        if record is None or name in found:
+            continue
+        if record.stored_bytes > room:
+            left.append(encode_str(name))
+            continue
+        found[name] = record
+        room -= record.stored_bytes
+    pairs = [part for record in found.values() for part in _as_pair(record)]
+    return [b"\x92" + map_header(len(found)), *pairs, array_header(len(left)) + b"".join(left)]
 
 
 def list_names(context: Context, session: Session, params: Params) -> Parts:
@@ -111,14 +107,12 @@ def missing(context: Context, session: Session, params: Params) -> Parts:
     names, mtime = read_params(params, 1, 1)
     wanted = [_read_wanted_with(item, read_time(mtime)) for item in read_names(names)]
     shard = context.shard_of(session)
+    # It fits a frame: it holds a part of the request's own bytes.
     absent = [
         encode_str(name)
         for name, mtime_ns, encoded in wanted
         if _fresh(shard, name, mtime_ns, encoded) is None
     ]
-    size = sum(map(len, absent))
-    if size > FRAME_BYTES - NAME_BYTES:
-        raise bad_request("the answer would pass the frame limit: ask for fewer names")
     return [array_header(len(absent)) + b"".join(absent)]
 
 

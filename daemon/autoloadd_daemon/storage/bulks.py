@@ -62,6 +62,7 @@ class StagedBulk:
         self._files = files
         self._directory = directory
         self._path = f"{directory}/{staged_name(number)}"
+        self._is_open = True
         try:
             files.make_directory(directory)
             self._descriptor = files.create(self._path)
@@ -93,10 +94,10 @@ class StagedBulk:
         path = f"{self._directory}/{bulk_name(self.number)}"
         try:
             self._files.rename(self._path, path)
+            self._path = path
+            self._close()
         except OSError as exc:
             raise StorageError(f"{self._path}: {exc.strerror}") from exc
-        self._path = path
-        self._files.close(self._descriptor)
         described = BulkFile(
             self.mode, self.number, self.stored_bytes, self._checksum, self.built_at_ns
         )
@@ -104,8 +105,14 @@ class StagedBulk:
 
     def discard(self) -> None:
         """Close and remove the file. Raises OSError; recovery would remove it then."""
-        self._files.close(self._descriptor)
+        self._close()
         self._files.remove(self._path)
+
+    def _close(self) -> None:
+        # Never twice, also after an error: the number may be somebody else's by then.
+        if self._is_open:
+            self._is_open = False
+            self._files.close(self._descriptor)
 
 
 def read_bulk(files: Files, directory: str, bulk: BulkFile) -> dict[bytes, Record]:

@@ -38,10 +38,14 @@ class Journal:
         self._descriptor = descriptor
         self._bulks: list[CommittedBulk] = []
         self._unsynced_bulks: list[CommittedBulk] = []
+        self._directory = directory
         self._unsynced_directories = [directory, directory.rpartition("/")[0]]
 
-    def append(self, frames: list[bytes | memoryview]) -> None:
-        """Write frames at the end. Raises StorageError; then the file is as it was, or `failed`."""
+    def append(self, frames: list[bytes | memoryview], bulks: Sequence[CommittedBulk] = ()) -> None:
+        """Write frames, and attach the bulks that they name.
+
+        Raises StorageError; then the file is as it was, or `failed`.
+        """
         self._check()
         try:
             if not self._files.links(self._descriptor):
@@ -50,12 +54,17 @@ class Journal:
         except OSError as exc:
             self._cut_back()
             raise StorageError(f"{self.path}: {exc.strerror}") from exc
+        # Before `end` grows: a sync that takes the frame in must take its bulk in.
+        for bulk in bulks:
+            self.attach(bulk)
         self.end += parts_bytes(frames)
 
     def attach(self, bulk: CommittedBulk) -> None:
         """Make a staged file part of this journal: synced before it, removed with it."""
         self._bulks.append(bulk)
         self._unsynced_bulks.append(bulk)
+        # Its file was renamed: a name that is on stable storage only with its directory.
+        self._unsynced_directories.append(self._directory)
 
     def cut_back(self, end: int) -> None:
         """Take frames back that were appended but are refused."""
@@ -77,9 +86,9 @@ class Journal:
                 bulk.sync()
                 self._unsynced_bulks.remove(bulk)
             self._files.sync_data(self._descriptor)
-            while self._unsynced_directories:
-                self._files.sync_directory(self._unsynced_directories[0])
-                del self._unsynced_directories[0]
+            directories, self._unsynced_directories = self._unsynced_directories, []
+            for directory in dict.fromkeys(directories):
+                self._files.sync_directory(directory)
         except OSError as exc:
             raise self._fail(f"{self.path}: sync failed: {exc.strerror}") from exc
         self.synced = target

@@ -11,6 +11,8 @@ from .journal import Journal, create_journal
 from .records import JournalHeader
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from autoloadd_protocol.producer import Producer
 
     from .files import Files
@@ -69,9 +71,14 @@ class ShardFiles:
         return next((j.failed for j in self._journals if j.failed is not None), None)
 
     def append(
-        self, frames: list[bytes | memoryview], *, last_generation: int, built_at_ns: int
+        self,
+        frames: list[bytes | memoryview],
+        *,
+        last_generation: int,
+        built_at_ns: int,
+        bulks: Sequence[CommittedBulk] = (),
     ) -> None:
-        """Write frames. Raises StorageError; then nothing of them counts.
+        """Write frames, and keep the bulks that they name. Raises StorageError: nothing counts.
 
         `last_generation` is that of the last frame; `built_at_ns` the shard's, for a new journal.
         """
@@ -80,13 +87,8 @@ class ShardFiles:
             raise StorageError(failure)
         if self._active is None:
             self._active = self._begin_journal(built_at_ns)
-        self._active.append(frames)
+        self._active.append(frames, bulks)
         self._last_generation = last_generation
-
-    def attach(self, bulk: CommittedBulk) -> None:
-        """Make a bulk part of the journal that its frame was appended to."""
-        assert self._active is not None
-        self._active.attach(bulk)
 
     def cut_back(self, end: int) -> None:
         """Take back what was appended behind `end`: its sync failed and it was refused."""
