@@ -235,7 +235,7 @@ class App:
             answer(None)
         self._server.settle()
         with trio.move_on_after(_SEND_SECONDS):
-            while self._server.owes_answers:
+            while self._server.owes_answers:  # noqa: ASYNC110  # a rare end, not worth an event
                 await trio.sleep(_POLL_SECONDS)
         _logger.info("stopped")
 

@@ -13,7 +13,7 @@ from autoloadd_protocol.encoding import (
     map_header,
 )
 from autoloadd_protocol.errors import too_large
-from autoloadd_protocol.limits import FRAME_BYTES, LISTED_NAMES
+from autoloadd_protocol.limits import BLOB_BYTES, FRAME_BYTES, LISTED_NAMES
 from autoloadd_protocol.messages import pack
 from autoloadd_protocol.parameters import (
     bad_request,
@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     Parts = list[bytes | memoryview]
 
 _MISS: Parts = [NIL]
-_ANSWER_MARGIN = 64 * 1024
-"""Room in an answer for what stands beside entries and names."""
+_STR_HEADER_BYTES = 3
+_ANSWER_HEAD_BYTES = 64
+_MAX_WANTED_BYTES = FRAME_BYTES - BLOB_BYTES - 64 * 1024
+"""Names in one `get_many`, in bytes: beside them, an entry of any size fits the answer's frame."""
 
 
 def get(context: Context, session: Session, params: Params) -> Parts:
