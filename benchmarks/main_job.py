@@ -19,7 +19,6 @@ from platform import python_version
 from typing import TYPE_CHECKING, NoReturn
 
 from autoloadd_client import Cache
-from autoloadd_client.errors import CacheError
 from autoloadd_protocol.limits import SOCKET_PATH_BYTES
 from locked_file import NAME as LOCKED_FILE
 from locked_file import LockedFileCache
@@ -179,7 +178,7 @@ def main() -> int:
             run(directory, options)
     except WrongAnswerError as error:
         return fail(f"WRONG ANSWER: {error}")
-    except (DaemonFailedError, WarmFailedError, ShellDiedError, CacheError) as error:
+    except (DaemonFailedError, WarmFailedError, ShellDiedError) as error:
         return fail(f"failed: {error}")
     except KeyboardInterrupt:
         return 130

@@ -11,6 +11,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from autoloadd_client.errors import CacheError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -49,11 +51,11 @@ class Daemon:
         while not self._accepts():
             if self._process.poll() is not None:
                 raise DaemonFailedError(
-                    f"autoloadd ended with exit code {self._process.returncode}\n{self._log()}"
+                    f"autoloadd ended with exit code {self._process.returncode}\n{self.read_log()}"
                 )
             if time.monotonic() > deadline:
                 raise DaemonFailedError(
-                    f"autoloadd did not accept within {START_SECONDS:.0f} s\n{self._log()}"
+                    f"autoloadd did not accept within {START_SECONDS:.0f} s\n{self.read_log()}"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -64,10 +66,10 @@ class Daemon:
             code = self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired as exc:
             raise DaemonFailedError(
-                f"autoloadd did not stop within {STOP_SECONDS:.0f} s of SIGTERM\n{self._log()}"
+                f"autoloadd did not stop within {STOP_SECONDS:.0f} s of SIGTERM\n{self.read_log()}"
             ) from exc
         if code != 0:
-            raise DaemonFailedError(f"autoloadd ended with exit code {code}\n{self._log()}")
+            raise DaemonFailedError(f"autoloadd ended with exit code {code}\n{self.read_log()}")
 
     def wait(self) -> int:
         """Wait until the daemon ends by itself, and return its exit code."""
@@ -87,18 +89,24 @@ class Daemon:
                 return False
         return True
 
-    def _log(self) -> str:
+    def read_log(self) -> str:
+        """Return the last lines that the daemon logged."""
         with open(self._log_path, encoding="utf-8", errors="replace") as log:
             return "".join(log.readlines()[-20:])
 
 
 @contextmanager
 def running_daemon(directory: str) -> Iterator[Daemon]:
-    """Start a daemon, wait until it is ready, and stop it at the end; kill it after an error."""
+    """Start a daemon, wait until it is ready, and stop it at the end; kill it after an error.
+
+    A CacheError comes out as DaemonFailedError, with the daemon's side of it.
+    """
     daemon = Daemon(directory)
     try:
         daemon.wait_ready()
         yield daemon
         daemon.stop()
+    except CacheError as exc:
+        raise DaemonFailedError(f"{exc}\n{daemon.read_log()}") from exc
     finally:
         daemon.kill()

@@ -58,7 +58,7 @@ def compare(found: Counter[Gap], listed: Counter[Gap], percent: float) -> int:
     ):
         if gaps:
             print(title)
-            for where, text in sorted(gaps.elements()):
+            for where, text in gaps.elements():
                 print(f"  {where}\n      {text}")
     print(
         f"coverage: {percent:.1f} % of lines and branches; "
