@@ -268,9 +268,8 @@ class Life:
                 write.frames(shard.generation, disk.synced),
                 last_generation=shard.generation,
                 built_at_ns=shard.built_at_ns,
+                bulks=[] if write.bulk is None else [write.bulk],
             )
-            if write.bulk is not None:
-                disk.attach(write.bulk)
             if sync:
                 self._sync_or_cut_back(end)
         except StorageError:

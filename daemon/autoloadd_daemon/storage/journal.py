@@ -10,6 +10,8 @@ from autoloadd_daemon.errors import StorageError
 from .records import HEADER_BYTES, JournalHeader, parts_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .bulks import CommittedBulk
     from .files import Files
 
@@ -39,7 +41,10 @@ class Journal:
         self._bulks: list[CommittedBulk] = []
         self._unsynced_bulks: list[CommittedBulk] = []
         self._directory = directory
-        self._unsynced_directories = [directory, directory.rpartition("/")[0]]
+        # Names in the directory that go with the journal: its own, and its bulks' after a rename.
+        # One thread adds, the other notes how many are on stable storage: no lock is needed.
+        self._named = 1
+        self._named_durably = 0
 
     def append(self, frames: list[bytes | memoryview], bulks: Sequence[CommittedBulk] = ()) -> None:
         """Write frames, and attach the bulks that they name.
@@ -63,8 +68,7 @@ class Journal:
         """Make a staged file part of this journal: synced before it, removed with it."""
         self._bulks.append(bulk)
         self._unsynced_bulks.append(bulk)
-        # Its file was renamed: a name that is on stable storage only with its directory.
-        self._unsynced_directories.append(self._directory)
+        self._named += 1
 
     def cut_back(self, end: int) -> None:
         """Take frames back that were appended but are refused."""
@@ -78,7 +82,7 @@ class Journal:
         sync would say OK and the data would be gone. So this file is never synced again.
         """
         self._check()
-        target = self.end
+        target, named = self.end, self._named
         if target == self.synced:
             return
         try:
@@ -86,9 +90,10 @@ class Journal:
                 bulk.sync()
                 self._unsynced_bulks.remove(bulk)
             self._files.sync_data(self._descriptor)
-            directories, self._unsynced_directories = self._unsynced_directories, []
-            for directory in dict.fromkeys(directories):
-                self._files.sync_directory(directory)
+            if self._named_durably < named:
+                self._files.sync_directory(self._directory)
+                self._files.sync_directory(self._directory.rpartition("/")[0])
+                self._named_durably = named
         except OSError as exc:
             raise self._fail(f"{self.path}: sync failed: {exc.strerror}") from exc
         self.synced = target
