@@ -136,3 +136,19 @@ def test_a_closed_stdin_is_not_an_empty_one(
     assert (ran.returncode, ran.stdout) == (2, b"")
     assert ran.stderr == b"autoloadctl: stdin is closed: there is nothing to read\n"
     assert ctl("shards", "--json").stdout == b"[]\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("put", "greet", "-", "--producer", "zsh/5.9/8"),
+        ("put", "greet", "--producer", "zsh/5.9/8", "-"),
+        ("put", "--producer", "zsh/5.9/8", "greet", "-"),
+        ("--producer", "zsh/5.9/8", "put", "--sync", "fsync", "greet"),
+    ],
+)
+def test_operands_may_stand_before_and_behind_options(
+    ctl: Ctl, daemon: Daemon, arguments: tuple[str, ...]
+) -> None:
+    assert ctl(*arguments, given=b"print hello").returncode == 0
+    assert ctl("get", "greet", "--producer", "zsh/5.9/8").stdout == b"print hello"

@@ -47,7 +47,25 @@ environment:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors point at the help instead of printing usage."""
+    """An ArgumentParser whose errors point at the help instead of printing usage.
+
+    A command's operands may stand before, between and behind its options (`takes_mixed`).
+    """
+
+    takes_mixed = False
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse; an operand that may be left out is also found behind an option."""
+        if not self.takes_mixed:
+            return super().parse_known_args(args, namespace)
+        # It comes back here twice, for the options and for the operands.
+        self.takes_mixed = False
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.takes_mixed = True
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
@@ -112,6 +130,7 @@ def add_command(
         allow_abbrev=False,
     )
     parser.set_defaults(run=run, usual_timeout=usual_timeout)
+    parser.takes_mixed = True
     _add_options(parser, data=data)
     return parser
 
