@@ -20,7 +20,7 @@ from autoloadd_protocol.limits import FRAME_BYTES, NAMES
 from autoloadd_protocol.requests import parse_uint_answer, request_frame
 
 from .checks import encode_pair
-from .errors import ConnectionLostError, DeadlineError, ForgedError
+from .errors import ConnectionLostError, ForgedError
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -135,8 +135,6 @@ class Bulk:
     def _ask(self, method: bytes, *params: bytes) -> int:
         if self._pid != os.getpid():
             raise ConnectionLostError("a bulk cannot be continued in a forked process")
-        if self._seconds_left <= 0:
-            raise DeadlineError("the bulk took longer than it may")
         request = request_frame(self._connection.next_id(), method, *params)
         started = monotonic()
         try:

@@ -41,7 +41,13 @@ from .errors import (
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from autoloadd_protocol.producer import Producer
+
+    Space = TypeVar("Space", int, memoryview)
+    Received = TypeVar("Received", bytes, int)
 
 _RECEIVE_BYTES = 32 * 1024
 """One read takes a usual answer (3 kB, rarely more than 16) at once."""
@@ -138,7 +144,7 @@ class Connection:
         The lock is not touched: a thread that the child does not have may hold it for ever.
         """
         if self._socket is not None:
-            self._socket.close()
+            _close(self._socket)
 
     def _take_turn(self, deadline: float) -> None:
         if not self._lock.acquire(timeout=max(0.0, deadline - monotonic())):
@@ -186,10 +192,10 @@ class Connection:
 
     def _send(self, request: bytes, deadline: float) -> None:
         try:
-            if self._socket is None:
-                self._connect(deadline)
+            sock = self._socket
+            if sock is None:
+                sock = self._connect(deadline)
                 request = self._open_hello + request
-            sock = self._require_socket()
             sock.settimeout(_time_left(deadline))
             sock.sendall(request, _SEND_FLAGS)
         except TimeoutError as exc:
@@ -220,27 +226,24 @@ class Connection:
         filled = len(data)
         with memoryview(frame) as view:
             while filled < end:
-                filled += self._receive_into(view[filled:], deadline)
+                receive_into = _socket.socket.recv_into
+                filled += self._wait_for(receive_into, view[filled:], deadline)
         return bytes(frame)
 
     def _receive(self, deadline: float) -> bytes:
-        try:
-            sock = self._require_socket()
-            sock.settimeout(_time_left(deadline))
-            data = sock.recv(_RECEIVE_BYTES)
-        except TimeoutError as exc:
-            raise _late() from exc
-        except OSError as exc:
-            raise _lost(exc) from exc
-        if not data:
-            raise _lost(None)
-        return data
+        return self._wait_for(_socket.socket.recv, _RECEIVE_BYTES, deadline)
 
-    def _receive_into(self, view: memoryview, deadline: float) -> int:
+    def _wait_for(
+        self,
+        receive: Callable[[_socket.socket, Space], Received],
+        space: Space,
+        deadline: float,
+    ) -> Received:
+        sock = self._socket
+        assert sock is not None, "only who has the turn opens and closes it"
         try:
-            sock = self._require_socket()
             sock.settimeout(_time_left(deadline))
-            received = sock.recv_into(view)
+            received = receive(sock, space)
         except TimeoutError as exc:
             raise _late() from exc
         except OSError as exc:
@@ -249,20 +252,16 @@ class Connection:
             raise _lost(None)
         return received
 
-    def _require_socket(self) -> _socket.socket:
-        if self._socket is None:
-            raise ConnectionLostError("the connection was closed within a call")
-        return self._socket
-
-    def _connect(self, deadline: float) -> None:
-        self._socket = connect(find_socket(self._given_path), deadline)
+    def _connect(self, deadline: float) -> _socket.socket:
+        sock = self._socket = connect(find_socket(self._given_path), deadline)
         self._open_hello = hello_request(
             self.next_id(), self._producer, version=__version__, pid=os.getpid()
         )
+        return sock
 
     def _drop(self) -> None:
         if self._socket is not None:
-            self._socket.close()
+            _close(self._socket)
         self._socket = None
         self._open_hello = self._received = b""
         self._unconfirmed += self._unflushed
@@ -315,8 +314,6 @@ def _connect_by(sock: _socket.socket, path: str, deadline: float) -> None:
             return sock.connect(path)
         except BlockingIOError:
             sleep(min(_FULL_BACKLOG_SECONDS, _time_left(deadline)))
-        except TimeoutError as exc:
-            raise _late() from exc
         except OSError as exc:
             raise UnreachableError(path, exc.strerror or str(exc)) from exc
 
@@ -353,6 +350,13 @@ def _refusal(answer: bytes, request: bytes) -> CacheError:
     from .calls import read_refusal  # noqa: PLC0415
 
     return read_refusal(answer, request)
+
+
+def _close(sock: _socket.socket) -> None:
+    try:
+        sock.close()
+    except OSError:
+        return  # someone has closed the descriptor: programs that become daemons close them all
 
 
 def _shut_down(sock: _socket.socket) -> None:

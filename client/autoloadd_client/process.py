@@ -34,10 +34,10 @@ class ProcessConnections:
 
     def _replace_inherited(self) -> Connection:
         pid = os.getpid()
-        # setdefault and pop are atomic: several threads of the child may come here at once.
+        # setdefault is atomic: several threads of the child may come here at once.
         own = self._by_pid.setdefault(pid, self.new())
-        for other in [key for key in self._by_pid if key != pid]:
-            inherited = self._by_pid.pop(other, None)
-            if inherited is not None:
+        for other, inherited in list(self._by_pid.items()):
+            if other != pid:
                 inherited.abandon()
+                self._by_pid.pop(other, None)
         return own

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autoloadd_client import Cache, errors
-from autoloadd_client.connection import Connection
+from autoloadd_client.connection import Connection, _shut_down
 from autoloadd_protocol.framing import encode_frame
 from autoloadd_protocol.limits import FRAME_BYTES
 from autoloadd_protocol.messages import encode_answer, encode_error
@@ -491,6 +491,94 @@ def test_close_ends_a_call_of_another_thread(serve: Serve) -> None:
     cache.close()
     caller.join(20)
     assert [type(error) for error in caught] == [errors.ConnectionLostError]
+
+
+def test_close_does_not_wait_for_a_thread_that_connects(run_directory: object) -> None:
+    path = f"{run_directory}/full"
+    caught: list[type[Exception]] = []
+
+    def get() -> None:
+        try:
+            cache.get("name")
+        except errors.CacheError as exc:
+            caught.append(type(exc))
+
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as other:
+        listener.bind(path)
+        listener.listen(0)
+        other.connect(path)
+        cache = cache_at(path, timeout=4 * SOON)
+        caller = threading.Thread(target=get)
+        caller.start()
+        own = cache._connections.own()
+        while not own._lock.locked():
+            assert caller.is_alive()
+        own.close(time.monotonic())
+        caller.join(20)
+    assert caught == [errors.DeadlineError]
+
+
+def test_a_bulk_has_one_deadline_over_all_its_requests(serve: Serve) -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.answer(peer.read_request("bulk_begin"), 1)
+        while True:
+            time.sleep(SOON / 4)
+            try:
+                peer.answer(peer.read_request("bulk_add"), 0)
+            except (OSError, AssertionError):
+                return  # the client has gone
+
+    cache = Cache(PRODUCER, socket_path=serve(script), bulk_timeout=SOON)
+    expect_deadline(lambda: cache.replace((str(n), bytes(1 << 20)) for n in range(100)))
+
+
+def test_a_commit_without_an_answer_is_told_from_a_bulk_that_was_not_committed(
+    serve: Serve,
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.answer(peer.read_request("bulk_begin"), 1)
+        peer.answer(peer.read_request("bulk_add"), 0)
+        peer.read_request("bulk_commit")
+
+    with (
+        cache_at(serve(script)) as cache,
+        pytest.raises(errors.ConnectionLostError, match="all of the bulk was applied, or nothing"),
+    ):
+        cache.replace({})
+
+
+def test_a_descriptor_that_was_closed_under_it_is_replaced(serve: Serve) -> None:
+    # Programs that become daemons close all descriptors.
+    def served(peer: Peer) -> None:
+        peer.greet()
+        peer.answer(peer.read_request("get"), None)
+        peer.wait_for_end()
+
+    with cache_at(serve(served, serve_one("name", b"right"))) as cache:
+        assert cache.get("name") is None
+        sock = cache._connections.own()._socket
+        assert sock is not None
+        os.close(sock.fileno())
+        assert cache.get("name") == b"right"
+
+
+def test_where_peers_cannot_be_asked_who_they_are(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on macOS: the directory's owner and mode have to be enough.
+    monkeypatch.delattr("_socket.SO_PEERCRED")
+    with cache_at(serve(serve_one("name", b"blob"))) as cache:
+        assert cache.get("name") == b"blob"
+
+
+def test_shutting_down_what_is_closed_already_is_fine() -> None:
+    # As when the holder's call ends just before another thread's close reaches its socket.
+    one, other = socket.socketpair()
+    one.close()
+    other.close()
+    _shut_down(one)
 
 
 # Writes that nobody waits for

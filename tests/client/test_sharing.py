@@ -117,6 +117,11 @@ def test_a_grandchild_reads_its_own_answers(filled: Cache) -> None:
     assert status_of(child) == 0
 
 
+def test_a_fork_of_a_closed_cache(filled: Cache) -> None:
+    filled.close()
+    assert status_of(in_child(lambda: count_wrong(filled, 10))) == 0
+
+
 def test_a_fork_while_other_threads_hold_the_connection(filled: Cache) -> None:
     stop = threading.Event()
     wrong: list[int] = []
