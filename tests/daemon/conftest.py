@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .harness import Life
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,4 +21,6 @@ def cache_dir() -> Iterator[Path]:
     memory = Path("/dev/shm")
     directory = tempfile.mkdtemp(prefix="ald-", dir=memory if memory.is_dir() else None)
     yield Path(directory)
+    for life in list(Life.alive):
+        life.crash()
     shutil.rmtree(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from autoloadd_daemon.errors import StorageError
 from autoloadd_daemon.shard import Shard
@@ -82,8 +82,8 @@ class QuickFiles(Files):
 class RecordingFiles(QuickFiles):
     """Logs every change as (operation, file name); can fail or write short at the n-th change.
 
-    `fail_at` counts from 1; `persistent` lets every later change fail too. A failing append leaves
-    half of its bytes, as a full disk does.
+    `fail_at` counts from 1; `persistent` lets every later change fail too; `fail_next` names the
+    operation that fails once. A failing append leaves half of its bytes, as a full disk does.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class RecordingFiles(QuickFiles):
     ) -> None:
         self.log: list[tuple[str, str]] = []
         self.failed: list[tuple[str, str]] = []
+        self.fail_next = ""
         self.fail_at = fail_at
         self.persistent = persistent
         self._error = error
@@ -104,7 +105,10 @@ class RecordingFiles(QuickFiles):
     def _step(self, operation: str, name: str) -> None:
         self._calls += 1
         late = self.persistent and self._calls > self.fail_at
-        if self.fail_at and (self._calls == self.fail_at or late):
+        chosen = operation == self.fail_next
+        if chosen:
+            self.fail_next = ""
+        if chosen or (self.fail_at and (self._calls == self.fail_at or late)):
             self.failed.append((operation, name))
             raise OSError(self._error, os.strerror(self._error))
         self.log.append((operation, name))
@@ -178,7 +182,12 @@ class RecordingFiles(QuickFiles):
 
 
 class Life:
-    """One life of the daemon, for one shard: recovers at its begin, and ends as kill -9 does."""
+    """One life of the daemon, for one shard: recovers at its begin, and ends as kill -9 does.
+
+    Those that a test leaves alive are ended with the `cache_dir` that they lie in.
+    """
+
+    alive: ClassVar[list[Life]] = []
 
     def __init__(self, directory: Path, files: Files | None = None) -> None:
         self.directory = directory
@@ -198,6 +207,7 @@ class Life:
         self.disk = ShardFiles(self.files, str(directory), self.shard.producer, self.shard.epoch)
         if self.recovered is not None:
             self.disk.take_over(self.recovered)
+        self.alive.append(self)
 
     @property
     def contents(self) -> Contents:
@@ -252,6 +262,8 @@ class Life:
     def crash(self) -> None:
         """End without a word; only the descriptors are given back."""
         self.disk.close()
+        if self in self.alive:
+            self.alive.remove(self)
 
     def _write(self, write: Write, *, sync: bool) -> None:
         """Do what `Writer` does with a batch of one write."""

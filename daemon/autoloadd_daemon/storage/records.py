@@ -41,6 +41,8 @@ BULK = 4
 _HEADER = Struct("<8sIIQQQQq")
 _CHECKSUM = Struct("<I")
 _CHECKSUM_AT = HEADER_BYTES - _CHECKSUM.size
+_NOT_A_FRAME = (ValueError, IndexError, TypeError)
+"""What msgpack and slicing raise on bytes that passed a checksum by accident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,13 @@ def parse_frame(data: bytes, at: int, *, above: int = 0) -> Frame:
 
     Raises DamageError where there is no good one.
     """
+    try:
+        return _read_frame(data, at, above)
+    except _NOT_A_FRAME as exc:
+        raise DamageError(f"no frame, although a checksum matches: {exc}") from exc
+
+
+def _read_frame(data: bytes, at: int, above: int) -> Frame:
     if at + FRAME_BYTES > len(data):
         raise DamageError("not a whole frame")
     checksum, size, generation, synced, kind, count = FRAME.unpack_from(data, at)
@@ -171,7 +180,7 @@ def parse_frame(data: bytes, at: int, *, above: int = 0) -> Frame:
     fields = data[at + _CHECKSUM.size : start]
     if crc32(checked, crc32(fields)) != checksum:
         raise DamageError("a frame's checksum does not match")
-    names: list[bytes] = msgpack.unpackb(data[start:end]) if kind == DELETE else []
+    names: list[bytes] = list(msgpack.unpackb(data[start:end])) if kind == DELETE else []
     bulk = BulkFile(*msgpack.unpackb(data[start:end])) if kind == BULK else None
     if kind not in (PUT, DELETE, CLEAR, BULK) or (kind == PUT and count != len(records)):
         raise DamageError(f"a frame of kind {kind} with {count} items")
@@ -191,7 +200,10 @@ def parse_records(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, Re
         position = body + size
         if position > end or crc32(memoryview(data)[body:position]) != checksum:
             raise DamageError("a record's checksum does not match")
-        record = parse_record(data, body, position)
+        try:
+            record = parse_record(data, body, position)
+        except _NOT_A_FRAME as exc:
+            raise DamageError(f"no record, although its checksum matches: {exc}") from exc
         name_start, name_end = name_span(record)
         yield data[name_start:name_end], record
 

@@ -44,8 +44,6 @@ _JOURNAL = re.compile(r"journal\.\d+")
 _LEFT_OVER = re.compile(r"staged\.\d+|bulk\.\d+")
 _KIND = re.compile(rb"[\1-\4]\0\0\0")
 _SET_ASIDE = ".set-aside-"
-_NOT_A_FRAME = (ValueError, IndexError, TypeError)
-"""What msgpack and slicing raise on bytes that passed a checksum by accident."""
 
 
 class SetAside(NamedTuple):
@@ -184,7 +182,7 @@ def _scan(path: str, data: bytes) -> _Scan:
     while position < len(data):
         try:
             frame = parse_frame(data, position, above=generation)
-        except (DamageError, *_NOT_A_FRAME) as exc:
+        except DamageError as exc:
             problem = f"at byte {position:,}: {exc}"
             break
         frames.append(frame)
@@ -208,7 +206,7 @@ def _synced_behind(data: bytes, bad: int, generation: int) -> int:
             frame = parse_frame(data, start, above=generation)
             if frame.synced <= start:
                 synced, next_at = max(synced, frame.synced), frame.end - 1
-        except (DamageError, *_NOT_A_FRAME):
+        except DamageError:
             pass
         found = _KIND.search(data, next_at + 1 + KIND_AT)
     return synced
