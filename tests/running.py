@@ -80,7 +80,7 @@ class Daemon:
 
     @property
     def socket_path(self) -> str:
-        return str(self.directory / "s")
+        return str(self.directory / "socket")
 
     @property
     def cache_dir(self) -> Path:
@@ -149,6 +149,11 @@ class Daemon:
         """Send a signal, wait for the end, return the exit status."""
         assert self.process is not None
         self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it has ended; return the exit status."""
+        assert self.process is not None
         status = self.process.wait(STOP_SECONDS)
         self.process = None
         return status
@@ -163,17 +168,17 @@ class Daemon:
         return self.start(*options)
 
     def end(self) -> None:
-        """End what is left of it after a test."""
-        if self.process is None or self.process.poll() is not None:
+        """End what is left of it after a test; it has to end cleanly."""
+        if self.process is None:
             return
-        self.process.send_signal(signal.SIGCONT)
-        # Asked to stop first: a coverage run writes its data at a clean end.
-        self.process.terminate()
+        process = self.process
+        process.send_signal(signal.SIGCONT)
         try:
-            self.process.wait(STOP_SECONDS)
+            # Asked to stop: a coverage run writes its data at a clean end.
+            assert self.stop() == 0, self.log
         finally:
-            self.process.kill()
-            self.process.wait()
+            process.kill()
+            process.wait()
 
     def cache(self, producer: str | None = PRODUCER, **options: Any) -> Cache:
         """Return a client of this daemon, with deadlines that a busy machine keeps."""

@@ -46,9 +46,9 @@ COMMANDS = (
 def test_ping_says_who_answers(ctl: Ctl, daemon: Daemon) -> None:
     done = ctl("ping")
     assert done.returncode == 0
-    assert done.stdout.startswith(b"autoloadd (pid %d) answers: " % daemon.process.pid)
+    assert done.stdout.startswith(b"autoloadd (pid %d) answers: " % daemon.pid)
     answer = json.loads(ctl("ping", "--json").stdout)
-    assert answer["pid"] == daemon.process.pid
+    assert answer["pid"] == daemon.pid
     assert 0 < answer["ns"] < 10**9
 
 
@@ -56,14 +56,14 @@ def test_status_shows_the_daemon(ctl: Ctl, daemon: Daemon) -> None:
     ctl("put", "name", *PRODUCER, given=b"blob")
     lines = ctl("status").stdout.decode().splitlines()
     shown = dict(re.split("  +", line, maxsplit=1) for line in lines)
-    assert (shown["version"], shown["pid"]) == (__version__, str(daemon.process.pid))
+    assert (shown["version"], shown["pid"]) == (__version__, str(daemon.pid))
     assert shown["socket"] == str(daemon.socket_path)
     assert shown["cache"] == str(daemon.cache_dir)
     assert shown["storage"] == "healthy"
     assert shown["shards"] == "1"
     assert "1 writes" in shown["since start"]
     status = json.loads(ctl("status", "--json").stdout)
-    assert status["pid"] == daemon.process.pid
+    assert status["pid"] == daemon.pid
     assert status["storage"]["state"] == "healthy"
 
 
@@ -100,18 +100,18 @@ def test_drop_of_what_is_not_there_is_refused(ctl: Ctl, daemon: Daemon) -> None:
 def test_shutdown_stops_the_daemon_with_everything_stored(ctl: Ctl, daemon: Daemon) -> None:
     ctl("put", "name", *PRODUCER, given=b"blob")
     done = ctl("shutdown")
-    expected = f"autoloadd (pid {daemon.process.pid}) has stored everything and stops\n"
+    expected = f"autoloadd (pid {daemon.pid}) has stored everything and stops\n"
     assert (done.returncode, done.stdout.decode()) == (0, expected)
-    assert daemon.process.wait(10) == 0
+    assert daemon.wait() == 0
     assert ctl("ping").returncode == 3
 
 
 def test_version_of_both(ctl: Ctl, daemon: Daemon) -> None:
     first, second = ctl("version").stdout.decode().splitlines()
     assert first == f"autoloadctl {__version__}"
-    assert second == f"autoloadd {__version__} (protocol 1.0, pid {daemon.process.pid})"
+    assert second == f"autoloadd {__version__} (protocol 1.0, pid {daemon.pid})"
     version = json.loads(ctl("version", "--json").stdout)
-    daemon_version = {"version": __version__, "protocol": [1, 0], "pid": daemon.process.pid}
+    daemon_version = {"version": __version__, "protocol": [1, 0], "pid": daemon.pid}
     assert version == {"client": __version__, "daemon": daemon_version}
 
 
