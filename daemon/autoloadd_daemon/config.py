@@ -178,7 +178,7 @@ def _line_of(name: str, text: str) -> int:
 
 
 def _parse_path(value: object) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("expected a path")
     return os.path.abspath(os.path.expanduser(value))
 

@@ -91,12 +91,12 @@ def bind(path: str) -> Listener:
 
     Only for the holder of the directory's lock. Raises StartError.
     """
-    # Short, so that it fits where `path` fits. The lock makes it ours: nobody else binds here.
-    temporary = f"{os.path.dirname(path)}/.s"
+    temporary = _temporary_path(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         check_socket_path(path)
         _refuse_foreign(path)
+        _refuse_foreign(temporary)
         if os.path.lexists(temporary):
             os.unlink(temporary)
         # The mode is set before bind: there is no moment in which others could connect.
@@ -114,6 +114,14 @@ def bind(path: str) -> Listener:
         raise StartError(str(exc)) from exc
     assert identity is not None
     return Listener(listener, path, identity)
+
+
+def _temporary_path(path: str) -> str:
+    """Return a path that fits where `path` fits. The lock makes it ours: nobody else binds here."""
+    directory, name = os.path.split(path)
+    if len(name) > 1:
+        return os.path.join(directory, ".s")
+    return os.path.join(directory, "_" if name == "~" else "~")
 
 
 def _refuse_foreign(path: str) -> None:
