@@ -1,0 +1,195 @@
+"""All shards together: recovered, opened, dropped in one step, bounded."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import pytest
+
+from autoloadd_daemon.catalog import Catalog
+from autoloadd_daemon.errors import StartError, StorageError
+from autoloadd_daemon.metrics import Metrics
+from autoloadd_protocol.producer import Producer
+
+from .harness import PRODUCER, Item, Life, QuickFiles, RecordingFiles, contents_of, records_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OTHER = Producer("bash", "5.2", 8)
+A = Item(b"blob a")
+
+
+def catalog_of(cache_dir: Path, files: QuickFiles | None = None) -> Catalog:
+    catalog = Catalog(files or QuickFiles(), str(cache_dir), Metrics(), max_bytes=1 << 24)
+    catalog.recover()
+    return catalog
+
+
+def stored(cache_dir: Path) -> Path:
+    """Store a shard; return its directory."""
+    directory = cache_dir / PRODUCER.shard_id()
+    life = Life(directory)
+    life.put({b"a": A})
+    life.crash()
+    return directory
+
+
+def test_shards_are_recovered_by_their_id(cache_dir: Path) -> None:
+    stored(cache_dir)
+    (cache_dir / "a file").write_bytes(b"not ours")
+    catalog = catalog_of(cache_dir)
+    shard = catalog.find(PRODUCER.shard_id())
+    assert shard is not None
+    assert contents_of(shard) == {b"a": A}
+    assert [found.id for found, _ in catalog] == [shard.id]
+    assert len(catalog) == 1
+    assert catalog.files_of(shard).journal_bytes > 0
+    assert catalog.failure is None
+    assert catalog.find(OTHER.shard_id()) is None
+    catalog.files_of(shard).close()
+
+
+def test_a_shard_under_another_name_is_refused(cache_dir: Path) -> None:
+    stored(cache_dir).rename(cache_dir / "elsewhere")
+    with pytest.raises(StartError, match=r"elsewhere holds the shard of zsh/5\.9/8: move it away"):
+        catalog_of(cache_dir)
+
+
+def test_what_is_damaged_and_torn_is_counted(cache_dir: Path) -> None:
+    directory = stored(cache_dir)
+    with (directory / "journal.00000001").open("ab") as journal:
+        journal.write(b"torn")
+    (directory / "image").write_bytes(b"no image")
+    empty = cache_dir / OTHER.shard_id()
+    empty.mkdir()
+    (empty / "image").write_bytes(b"none either")
+    metrics = Metrics()
+    catalog = Catalog(QuickFiles(), str(cache_dir), metrics, max_bytes=1 << 24)
+    catalog.recover()
+    assert metrics.counters["torn_bytes"] == 4
+    assert len(metrics.set_aside) == 2
+    assert len(catalog) == 1
+
+
+def test_a_directory_that_cannot_be_read_is_a_start_error(cache_dir: Path) -> None:
+    directory = cache_dir / "shard"
+    directory.mkdir()
+    (directory / "journal.00000001").mkdir()
+    with pytest.raises(StartError, match=f"cannot recover {cache_dir}"):
+        catalog_of(cache_dir)
+
+
+def test_a_shard_is_made_once_with_an_epoch_of_its_own(cache_dir: Path) -> None:
+    catalog = catalog_of(cache_dir)
+    shard, files = catalog.open(PRODUCER)
+    assert catalog.open(PRODUCER) == (shard, files)
+    other, _ = catalog.open(OTHER)
+    assert shard.epoch != other.epoch
+    assert shard.epoch != 0
+    assert files.directory == str(cache_dir / shard.id)
+    assert list(cache_dir.iterdir()) == [], "the first write makes the directory"
+
+
+def test_dropping_is_one_rename(cache_dir: Path) -> None:
+    directory = stored(cache_dir)
+    files = RecordingFiles()
+    catalog = catalog_of(cache_dir, files)
+    files.log.clear()
+    catalog.remove_files(PRODUCER.shard_id())
+    catalog.forget(PRODUCER.shard_id())
+    operations = files.operations()
+    assert operations[0].startswith(f"rename {directory.name} .dropped-")
+    assert operations[1] == f"sync_directory {cache_dir.name}"
+    assert list(cache_dir.iterdir()) == []
+    assert len(catalog) == 0
+
+
+def test_a_drop_that_cannot_rename_leaves_the_shard(cache_dir: Path) -> None:
+    stored(cache_dir)
+    files = RecordingFiles()
+    catalog = catalog_of(cache_dir, files)
+    files.fail_next = "rename"
+    with pytest.raises(StorageError, match="Input/output error"):
+        catalog.remove_files(PRODUCER.shard_id())
+    shard, disk = catalog.open(PRODUCER)
+    assert contents_of(shard) == {b"a": A}
+    disk.sync()
+    disk.close()
+
+
+@pytest.mark.parametrize("operation", ["sync_directory", "remove"])
+def test_what_a_drop_leaves_goes_at_the_next_start(operation: str, cache_dir: Path) -> None:
+    stored(cache_dir)
+    files = RecordingFiles()
+    catalog = catalog_of(cache_dir, files)
+    files.fail_next = operation
+    catalog.remove_files(PRODUCER.shard_id())
+    assert [path.name.startswith(".dropped-") for path in cache_dir.iterdir()] == [True]
+    assert len(catalog_of(cache_dir)) == 0
+    assert list(cache_dir.iterdir()) == []
+
+
+def test_a_shard_without_files_is_dropped(cache_dir: Path) -> None:
+    catalog = catalog_of(cache_dir)
+    shard, _ = catalog.open(PRODUCER)
+    catalog.remove_files(shard.id)
+    catalog.forget(shard.id)
+    assert catalog.find(shard.id) is None
+
+
+def test_the_disk_is_probed_with_a_file_that_goes_again(cache_dir: Path) -> None:
+    files = RecordingFiles()
+    catalog = catalog_of(cache_dir, files)
+    catalog.probe()
+    (cache_dir / ".probe").write_bytes(b"left over")
+    catalog.probe()
+    assert list(cache_dir.iterdir()) == []
+    assert files.operations(on="probe")[:4] == [
+        "remove .probe",
+        "create .probe",
+        "append .probe",
+        "sync .probe",
+    ]
+
+
+@pytest.mark.parametrize("operation", ["create", "append", "sync"])
+def test_a_disk_that_takes_nothing_is_noticed(operation: str, cache_dir: Path) -> None:
+    files = RecordingFiles(error=errno.ENOSPC)
+    catalog = catalog_of(cache_dir, files)
+    files.fail_next = operation
+    with pytest.raises(StorageError, match=r"\.probe: No space left on device"):
+        catalog.probe()
+    assert list(cache_dir.iterdir()) == []
+
+
+def test_the_least_recently_used_shard_is_found(cache_dir: Path) -> None:
+    catalog = catalog_of(cache_dir)
+    first, _ = catalog.open(PRODUCER)
+    second, _ = catalog.open(OTHER)
+    first.last_used_ns, second.last_used_ns = 2, 1
+    assert catalog.least_recently_used(besides=set()) is second
+    assert catalog.least_recently_used(besides={second}) is first
+    assert catalog.least_recently_used(besides={first, second}) is None
+
+
+def test_all_bytes_are_counted(cache_dir: Path) -> None:
+    catalog = catalog_of(cache_dir)
+    shard, _ = catalog.open(PRODUCER)
+    shard.put(records_of({b"a": A}))
+    catalog.staged_bytes = 1000
+    assert catalog.stored_bytes == 1000 + shard.stored_bytes > 1000
+
+
+def test_a_failed_journal_is_a_failure_of_the_catalog(cache_dir: Path) -> None:
+    files = RecordingFiles()
+    stored(cache_dir)
+    catalog = catalog_of(cache_dir, files)
+    _, disk = catalog.open(PRODUCER)
+    files.fail_next = "sync"
+    with pytest.raises(StorageError):
+        disk.sync()
+    assert catalog.failure is not None
+    assert "sync failed" in catalog.failure
+    disk.close()

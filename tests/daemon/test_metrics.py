@@ -1,0 +1,106 @@
+"""Counters, and when storage that is ill is tried again."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from autoloadd_daemon.metrics import Health, Metrics
+from autoloadd_daemon.storage.recovery import SetAside
+
+MS = 1_000_000
+
+
+class Clock:
+    """CLOCK_MONOTONIC that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 5_000 * MS
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic_ns", clock)
+    return clock
+
+
+def test_healthy_is_how_it_begins(clock: Clock) -> None:
+    health = Health()
+    assert not health.is_degraded
+    assert not health.is_due()
+    assert not health.heal()
+    assert health.as_map() == {
+        "state": "healthy", "error": None, "since_ns_ago": None, "next_try_ns": None,
+    }  # fmt: skip
+    assert clock.now > 0
+
+
+def test_a_failure_is_reported_once_until_healed(clock: Clock) -> None:
+    health = Health()
+    assert health.report("disk full")
+    clock.now += 100 * MS
+    assert not health.report("still full")
+    assert health.is_degraded
+    assert health.as_map() == {
+        "state": "degraded",
+        "error": "still full",
+        "since_ns_ago": 100 * MS,
+        "next_try_ns": 150 * MS,
+    }
+    assert health.heal()
+    assert not health.heal()
+    assert not health.is_degraded
+
+
+def test_attempts_back_off_to_thirty_seconds(clock: Clock) -> None:
+    health = Health()
+    health.report("full")
+    pauses: list[int] = []
+    last = clock.now
+    while len(pauses) < 10:
+        clock.now += 50 * MS
+        if health.is_due():
+            pauses.append((clock.now - last) // MS)
+            last = clock.now
+            assert not health.is_due()
+    assert pauses == [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]
+
+
+def test_after_healing_attempts_begin_soon_again(clock: Clock) -> None:
+    health = Health()
+    for _ in range(2):
+        health.report("full")
+        clock.now += 250 * MS
+        assert health.is_due()
+        clock.now += 500 * MS
+        assert health.is_due()
+        health.heal()
+        assert not health.is_due()
+
+
+def test_an_overdue_attempt_is_due_now(clock: Clock) -> None:
+    health = Health()
+    health.report("full")
+    clock.now += 10_000 * MS
+    assert health.as_map()["next_try_ns"] == 0
+
+
+def test_counters_count() -> None:
+    before = time.monotonic_ns()
+    metrics = Metrics()
+    assert before <= metrics.started_ns <= time.monotonic_ns()
+    metrics.count("writes")
+    metrics.count("writes", 4)
+    assert metrics.counters == {"writes": 5}
+    assert metrics.counters["never"] == 0
+
+
+def test_the_last_hundred_files_set_aside_are_kept() -> None:
+    metrics = Metrics()
+    metrics.set_aside.extend(SetAside(str(number), "bad") for number in range(150))
+    assert [report.file for report in metrics.set_aside] == [str(n) for n in range(50, 150)]
