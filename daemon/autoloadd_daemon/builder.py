@@ -106,14 +106,18 @@ class Builder:
                 self._failed[shard] = None
                 self._candidates[shard] = None
 
+    async def wait_until_idle(self) -> None:
+        """Return when no image is being built."""
+        while self._building is not None:
+            self._ended = trio.Event()
+            await self._ended.wait()
+
     async def build_all(self) -> None:
         """Build an image of every shard with changes: a clean stop leaves no journals.
 
         Nothing may be written meanwhile.
         """
-        while self._building is not None:
-            self._ended = trio.Event()
-            await self._ended.wait()
+        await self.wait_until_idle()
         for shard, files in self._catalog:
             if files.journal_bytes:
                 self._building = shard

@@ -10,12 +10,12 @@ The same model takes the log of `recording.RecordingFiles` and the system calls 
 from __future__ import annotations
 
 import os
-import random
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
@@ -205,8 +205,11 @@ class Disk:
             yield self._state(names, set(pending) - {lost})
         for _ in range(count):
             kept = {key for key in pending if generator.random() < 0.5}
-            # Metadata is journaled: names are kept up to some moment, not picked one by one.
+            # A file system with a journal keeps changes of names up to some moment. POSIX does not
+            # promise that a rename reaches the disk before the removal that came after it.
             yield self._state(names[: generator.randint(0, len(names))], kept, generator)
+            some = [c for c in names if isinstance(c, Create) or generator.random() < 0.5]
+            yield self._state(some, kept, generator)
 
     def after_kill(self) -> State:
         """Return what a kill of the process leaves: everything that was handed to the system."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from .disk_model import Acknowledged, Submitted
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from autoloadd_daemon.shard import Shard
     from autoloadd_daemon.storage.files import Files
     from autoloadd_daemon.writes import Write
 
@@ -65,9 +65,7 @@ class Engine:
         """Remove entries."""
         left = {name: blob for name, blob in self.states[-1].items() if name not in names}
         encoded = [name.encode() for name in names]
-        return await self._carry_out(
-            lambda done: Delete(PRODUCER, sync, done, encoded), left, sync
-        )
+        return await self._carry_out(lambda done: Delete(PRODUCER, sync, done, encoded), left, sync)
 
     async def clear(self, sync: str = "write") -> bool:
         """Remove everything."""
@@ -93,7 +91,12 @@ class Engine:
     async def drop(self) -> bool:
         """Remove the whole shard."""
         shard_id = PRODUCER.shard_id()
-        return await self._carry_out(lambda done: Drop(shard_id, done), {}, "write")
+        return await self._carry_out(lambda done: Drop(shard_id, done), {}, "fsync")
+
+    def contents(self) -> Contents:
+        """Return what the shard shows now."""
+        shard = self.catalog.find(PRODUCER.shard_id())
+        return {} if shard is None else contents_of(shard)
 
     def begin_build(self) -> None:
         """Have an image built, whether one is due or not, while more is written."""
@@ -104,8 +107,7 @@ class Engine:
 
     async def finish_build(self) -> None:
         """Wait for the build, and for the removal of what it covers."""
-        while self.builder.is_building(PRODUCER.shard_id()):
-            await trio.sleep(0.001)
+        await self.builder.wait_until_idle()
 
     async def _carry_out(
         self,
@@ -159,9 +161,15 @@ def read_back(files: Files, cache_dir: str) -> Contents:
     catalog.recover()
     found: Contents = {}
     for shard, shard_files in catalog:
-        shard.last_used_ns = time.monotonic_ns()
-        for name, record in shard.list_names(b"", b"", 1_000_000):
-            assert record.is_intact(), name
-            found[name.decode()] = bytes(record.buffer[record.blob_start : record.blob_end])
+        found = contents_of(shard)
         shard_files.close()
     return found
+
+
+def contents_of(shard: Shard) -> Contents:
+    """Return every entry of a shard; each must be intact."""
+    contents: Contents = {}
+    for name, record in shard.list_names(b"", b"", 1_000_000):
+        assert record.is_intact(), name
+        contents[name.decode()] = bytes(record.buffer[record.blob_start : record.blob_end])
+    return contents

@@ -85,6 +85,10 @@ class Files:
         """Give a file or directory another name, replacing what had that name."""
         os.rename(source, target)
 
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name."""
+        os.link(source, target)
+
     def remove(self, path: str) -> None:
         """Remove a file; that there is none is no error."""
         try:

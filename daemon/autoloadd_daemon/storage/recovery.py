@@ -110,24 +110,29 @@ def recover_shard(files: Files, directory: str) -> Recovered | list[SetAside]:
 
     Raises OSError when the directory cannot be read, StorageError when damage cannot be put right.
     """
-    set_aside: list[SetAside] = []
     files.remove(f"{directory}/{TEMPORARY_NAME}")
-    image = _load_or_set_aside(files, directory, set_aside)
-    scans = _scan_journals(files, directory, set_aside)
+    image, image_problem = _load_image(directory)
+    scans, damaged = _scan_journals(files, directory)
     if image is None and not scans:
         _sweep(files, directory, [])
-        return set_aside
-    shard = _begin(image, scans)
-    shard.set_aside = set_aside
-    damaged = _replay(files, directory, shard, scans)
+        bad_image = [] if image_problem is None else [(f"{directory}/{IMAGE_NAME}", image_problem)]
+        return [set_aside_file(files, path, reason) for path, reason in damaged + bad_image]
+    shard = _begin(image, scans, image_is_damaged=image_problem is not None)
+    damaged += _replay(files, directory, shard, scans)
     shard.next_bulk = _sweep(files, directory, scans)
-    if damaged:
-        _save_and_set_aside(files, directory, shard, damaged)
+    if damaged or image_problem is not None:
+        _save_and_set_aside(files, directory, shard, damaged, image_problem)
     return shard
 
 
 def set_aside_file(files: Files, path: str, reason: str) -> SetAside:
     """Rename a file so that it is kept and never served. Raises OSError."""
+    target = _name_to_set_aside(path)
+    files.rename(path, target)
+    return SetAside(target, reason)
+
+
+def _name_to_set_aside(path: str) -> str:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     target = f"{path}{_SET_ASIDE}{stamp}"
     again = 1
@@ -135,8 +140,7 @@ def set_aside_file(files: Files, path: str, reason: str) -> SetAside:
         # Two starts within a second: the earlier file is kept too.
         again += 1
         target = f"{path}{_SET_ASIDE}{stamp}-{again}"
-    files.rename(path, target)
-    return SetAside(target, reason)
+    return target
 
 
 def is_set_aside(name: str) -> bool:
@@ -144,18 +148,19 @@ def is_set_aside(name: str) -> bool:
     return _SET_ASIDE in name
 
 
-def _load_or_set_aside(files: Files, directory: str, set_aside: list[SetAside]) -> Image | None:
-    path = f"{directory}/{IMAGE_NAME}"
+def _load_image(directory: str) -> tuple[Image | None, str | None]:
+    """Return the image and None, or None and what is wrong with the file."""
     try:
-        return load_image(path)
+        return load_image(f"{directory}/{IMAGE_NAME}"), None
     except DamageError as exc:
-        set_aside.append(set_aside_file(files, path, str(exc)))
-        return None
+        return None, str(exc)
 
 
-def _scan_journals(files: Files, directory: str, set_aside: list[SetAside]) -> list[_Scan]:
+def _scan_journals(files: Files, directory: str) -> tuple[list[_Scan], list[tuple[str, str]]]:
+    """Return the journals, and (path, reason) of files that are none."""
     names = [name for name in files.names(directory) if _JOURNAL.fullmatch(name)]
     scans: list[_Scan] = []
+    damaged: list[tuple[str, str]] = []
     for name in names:
         path = f"{directory}/{name}"
         data = files.read(path)
@@ -166,10 +171,10 @@ def _scan_journals(files: Files, directory: str, set_aside: list[SetAside]) -> l
         try:
             scans.append(_scan(path, data))
         except DamageError as exc:
-            set_aside.append(set_aside_file(files, path, str(exc)))
+            damaged.append((path, str(exc)))
     for scan, following in pairwise(scans):
         _end_where_the_next_began(scan, following.header)
-    return scans
+    return scans, damaged
 
 
 def _scan(path: str, data: bytes) -> _Scan:
@@ -224,12 +229,14 @@ def _end_where_the_next_began(scan: _Scan, following: JournalHeader) -> None:
     scan.good_end = following.previous_end
 
 
-def _begin(image: Image | None, scans: list[_Scan]) -> Recovered:
+def _begin(image: Image | None, scans: list[_Scan], *, image_is_damaged: bool) -> Recovered:
     if image is not None:
         head = image.header
         return Recovered(head.producer, head.epoch, head.generation, head.built_at_ns, image)
     first = scans[0].header
-    return Recovered(first.producer, first.epoch, first.base_generation, first.built_at_ns, None)
+    # An image is synced before it gets its name: one that is damaged was there, whole, once.
+    generation = first.base_generation if image_is_damaged else 0
+    return Recovered(first.producer, first.epoch, generation, first.built_at_ns, None)
 
 
 def _replay(
@@ -243,14 +250,19 @@ def _replay(
         if scan.header.epoch != shard.epoch:
             damaged.append((scan.path, "belongs to an earlier life of this shard"))
             continue
+        following = scans[index + 1 :]
         if _is_behind_a_gap(scan, before, shard):
+            if not any(later.synced for later in (scan, *following)):
+                # Power was lost before either was synced, and this one reached the disk by chance.
+                damaged += [(later.path, "follows a gap") for later in (scan, *following)]
+                shard.next_sequence += len(following)
+                break
             # What is missing may have replaced or deleted anything: serve nothing from before it.
             shard.hide_everything(scan.header.base_generation)
             shard.generation = scan.header.base_generation
         before = scan
         _apply(files, directory, shard, scan)
         shard.previous_end = scan.good_end
-        following = scans[index + 1 :]
         if scan.problem is not None and (following or scan.good_end < scan.synced):
             damaged.append((scan.path, scan.problem))
             damaged += [(later.path, f"follows {scan.path}") for later in following]
@@ -325,9 +337,19 @@ def _sweep(files: Files, directory: str, scans: list[_Scan]) -> int:
 
 
 def _save_and_set_aside(
-    files: Files, directory: str, shard: Recovered, damaged: list[tuple[str, str]]
+    files: Files,
+    directory: str,
+    shard: Recovered,
+    damaged: list[tuple[str, str]],
+    image_problem: str | None,
 ) -> None:
     """Make an image of what is good before the damaged files leave: no crash loses it."""
+    if image_problem is not None:
+        # A second name, since the new image takes the first one.
+        path = f"{directory}/{IMAGE_NAME}"
+        target = _name_to_set_aside(path)
+        files.link(path, target)
+        shard.set_aside.append(SetAside(target, image_problem))
     shard.image, _ = build_image(files, directory, shard.snapshot())
     shard.changes = {}
     shard.floor = 0
@@ -336,5 +358,5 @@ def _save_and_set_aside(
         journal.remove()
     shard.journals = []
     # The last one first: after a crash in between, none would follow a gap and hide the image.
-    for path, reason in reversed(damaged):
+    for path, reason in sorted(damaged, reverse=True):
         shard.set_aside.append(set_aside_file(files, path, reason))

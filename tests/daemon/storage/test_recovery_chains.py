@@ -56,7 +56,8 @@ def three_journals(directory: Path) -> dict[str, bytes]:
     """Return the files of a shard whose second journal deletes `a`."""
     live(directory, ("put", {b"a": A, b"b": B})).crash()
     live(directory, ("delete", [b"a"]), ("put", {b"c": C})).crash()
-    live(directory, ("put", {b"d": D})).crash()
+    # The last frame bears witness that the one before was synced, and all journals before it.
+    live(directory, ("put", {b"d": D}), ("sync",), ("put", {b"d": D})).crash()
     files = files_in(directory)
     assert list(files) == [journal_name(number) for number in (1, 2, 3)]
     return files
@@ -125,7 +126,7 @@ def test_nothing_from_before_a_missing_journal_is_served(directory: Path) -> Non
 def test_nothing_of_an_image_before_a_missing_journal_is_served(directory: Path) -> None:
     live(directory, ("put", {b"a": A}), ("build",), ("delete", [b"a"])).crash()
     (lost,) = [name for name in files_in(directory) if name.startswith("journal")]
-    live(directory, ("put", {b"b": B})).crash()
+    live(directory, ("put", {b"b": B}), ("sync",), ("put", {b"b": B})).crash()
     files = files_in(directory)
     del files[lost]
     life = recover(directory, files)
@@ -133,15 +134,23 @@ def test_nothing_of_an_image_before_a_missing_journal_is_served(directory: Path)
     assert_goes_on(life)
 
 
-def test_a_gap_before_a_journal_without_frames_hides_the_image_but_no_later_one(
-    directory: Path,
-) -> None:
+def test_behind_a_gap_nothing_counts_that_may_never_have_been_synced(directory: Path) -> None:
     live(directory, ("put", {b"a": A}), ("build",), ("put", {b"b": B})).crash()
     files = files_in(directory)
     header = JournalHeader(PRODUCER, EPOCH, 9, 40, 0, 5)
     life = recover(directory, {IMAGE_NAME: files[IMAGE_NAME], journal_name(9): header.pack()})
-    assert life.contents == {}
-    assert life.shard.generation == 40
+    assert life.contents == {b"a": A}
+    assert kept_names(life) == [journal_name(9)]
+    assert_goes_on(life)
+
+
+def test_power_lost_before_the_first_of_two_journals_was_synced(directory: Path) -> None:
+    live(directory, ("put", {b"a": A})).crash()
+    live(directory, ("put", {b"b": B})).crash()
+    files = files_in(directory)
+    life = recover(directory, files | {journal_name(1): b""})
+    assert life.contents == {}, "`b` without `a` was never the shard's contents"
+    assert kept_names(life) == [journal_name(1), journal_name(2)]
     assert_goes_on(life)
 
 

@@ -241,6 +241,7 @@ def assert_no_second_sync(files: RecordingFiles) -> None:
 
 
 def test_descriptors_are_given_back(directory: Path) -> None:
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         life = Life(directory)
