@@ -33,6 +33,8 @@ class Catalog:
     def __init__(self, files: Files, cache_dir: str, metrics: Metrics, *, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.staged_bytes = 0
+        self.open_bulks: dict[int, str] = {}
+        """Bulks that are being staged: their tokens, and the ids of their shards."""
         self.cache_dir = cache_dir
         self._files = files
         self._metrics = metrics
@@ -147,6 +149,14 @@ class Catalog:
         return next((failure for failure in failures if failure is not None), None)
 
     def least_recently_used(self, *, besides: set[Shard]) -> Shard | None:
-        """Return the shard to give up first when the bound is passed."""
-        others = [shard for shard, _ in self._shards.values() if shard not in besides]
+        """Return the shard to give up first when the bound is passed.
+
+        Not one that a bulk is being staged for: its files are in the shard's directory.
+        """
+        staged_for = set(self.open_bulks.values())
+        others = [
+            shard
+            for shard, _ in self._shards.values()
+            if shard not in besides and shard.id not in staged_for
+        ]
         return min(others, key=lambda shard: shard.last_used_ns, default=None)

@@ -39,7 +39,7 @@ def bulk_begin(context: Context, session: Session, params: Params) -> Parts:
     producer = context.producer_of(session)
     if session.bulk is not None:
         raise RequestError(BUSY, "this connection has a bulk open already")
-    if len(context.open_bulks) >= BULKS:
+    if len(context.catalog.open_bulks) >= BULKS:
         raise RequestError(BUSY, f"{BULKS} bulks are open, try again later")
     _, files = context.catalog.open(producer)
     try:
@@ -48,7 +48,7 @@ def bulk_begin(context: Context, session: Session, params: Params) -> Parts:
         raise RequestError(NOT_DURABLE, str(exc)) from exc
     token = context.next_token
     context.next_token = token % 0xFFFFFFFF + 1
-    context.open_bulks.add(token)
+    context.catalog.open_bulks[token] = producer.shard_id()
     session.bulk = OpenBulk(token, producer, staged, mtime_ns)
     return [encode_uint(token)]
 

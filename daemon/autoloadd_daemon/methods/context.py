@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autoloadd_protocol.errors import NO_PRODUCER, RequestError
@@ -48,7 +48,6 @@ class Context:
     connections: Callable[[], int]
     now_ns: int = 0
     next_token: int = 1
-    open_bulks: set[int] = field(default_factory=set)
 
     def producer_of(self, session: Session) -> Producer:
         """Return the producer that the connection named. Raises RequestError."""
@@ -68,7 +67,7 @@ class Context:
     def close_bulk(self, session: Session) -> None:
         """Take a connection's bulk out of the books: it is committed, or discarded."""
         assert session.bulk is not None
-        self.open_bulks.discard(session.bulk.token)
+        del self.catalog.open_bulks[session.bulk.token]
         self.catalog.staged_bytes -= session.bulk.staged.stored_bytes
         session.bulk = None
 
