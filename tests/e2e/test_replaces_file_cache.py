@@ -207,8 +207,9 @@ def test_missing_says_what_get_would_refuse(daemon: Daemon) -> None:
     with daemon.cache(binary_mtime_ns=10) as cache:
         cache.put_many({"fresh": Entry(b"", None, 10), "stale": Entry(b"", None, 9)})
         cache.put("other", b"", fingerprint=b"then")
-        names = ["absent", "fresh", "stale", ("other", b"now", None), ("other", b"then", None)]
-        assert cache.missing(names) == ["absent", "stale", "other"]
+        then, now = ("other", b"then", 0), ("other", b"now", 0)
+        wanted = ["absent", "fresh", "stale", now, then]
+        assert cache.missing(wanted) == ["absent", "stale", "other"]
         for name in ("absent", "stale"):
             assert cache.get(name) is None
         assert cache.get("other", fingerprint=b"now") is None
@@ -366,7 +367,9 @@ def test_corrupt_file_serves_nothing_and_is_set_aside(
     data = bytearray(image.read_bytes())
     if damage == "one bit":
         data[-500] ^= 4
-    damaged = {"truncated": data[:-1], "emptied": b"", "one bit": data, "other bytes": BLOB}
+    damaged: dict[str, bytes] = {
+        "truncated": bytes(data[:-1]), "emptied": b"", "one bit": bytes(data), "other bytes": BLOB
+    }  # fmt: skip
     image.write_bytes(damaged[damage])
     daemon.start()
     assert cache.get_many([f"n{number}" for number in range(20)]) == {}
@@ -394,9 +397,9 @@ def test_off_switch_by_environment(
         for call in (
             lambda: cache.get("_git"),
             lambda: cache.put("_git", b"new"),
-            lambda: cache.clear(),
+            cache.clear,
             lambda: cache.merge({"_svn": b"new"}),
-            lambda: cache.count(),
+            cache.count,
         ):
             with pytest.raises(SwitchedOffError):
                 call()

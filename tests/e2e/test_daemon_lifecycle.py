@@ -1,0 +1,491 @@
+"""The daemon's life: stops and kills under load, what happens to its files while it runs."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from autoloadd_client.errors import (
+    CacheError,
+    ConnectionLostError,
+    NotDurableError,
+    ShuttingDownError,
+    UnreachableError,
+)
+
+from ..running import own_environment, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from autoloadd_client import Cache
+
+    from ..running import Daemon
+
+SECONDS = 20.0
+MIB = 1024 * 1024
+OTHER = "fish/3.7/8"
+
+
+def names_of(cache: Cache) -> set[str]:
+    return {name for name, _ in cache.names()}
+
+
+def storage(daemon: Daemon) -> dict[str, Any]:
+    found: dict[str, Any] = daemon.status()["storage"]
+    return found
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("serving", ["epoll", "tasks"])
+def test_a_stop_flushes_everything(
+    idle_daemon: Daemon, serving: str, number: signal.Signals
+) -> None:
+    idle_daemon.environment["AUTOLOADD_SERVING"] = serving
+    idle_daemon.start()
+    entries = {f"n{number}": os.urandom(2000) for number in range(500)}
+    with idle_daemon.cache() as cache, idle_daemon.cache(OTHER) as other:
+        cache.put_many(entries, sync="memory")
+        cache.delete("n7")
+        cache.put("last", b"1", wait=False)
+        assert cache.count() == 500
+        other.replace({"_git": b"other"})
+        started = time.monotonic()
+        assert idle_daemon.stop(number) == 0
+        assert time.monotonic() - started < 5
+        assert {name.split("/")[1] for name in idle_daemon.files} == {"image"}
+        assert not os.path.exists(idle_daemon.socket_path)
+        idle_daemon.start()
+        del entries["n7"]
+        assert cache.get_many([*entries, "n7", "last"]) == {**entries, "last": b"1"}
+        assert other.get("_git") == b"other"
+    assert "WARNING" not in idle_daemon.log
+
+
+@pytest.mark.parametrize("serving", ["epoll", "tasks"])
+def test_shutdown_is_answered_when_everything_is_flushed(idle_daemon: Daemon, serving: str) -> None:
+    idle_daemon.environment["AUTOLOADD_SERVING"] = serving
+    idle_daemon.start()
+    with idle_daemon.cache() as cache, idle_daemon.connect() as another:
+        cache.put("a", b"1")
+        cache.shutdown()
+        (file,) = idle_daemon.files
+        assert file.endswith("/image")
+        assert another.is_closed()
+    assert idle_daemon.wait() == 0
+    with idle_daemon.start().cache() as cache:
+        assert cache.get("a") == b"1"
+
+
+def test_a_second_signal_does_not_end_it_sooner(daemon: Daemon, cache: Cache) -> None:
+    cache.merge({f"n{number}": os.urandom(100_000) for number in range(200)})
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGTERM)
+    daemon.process.send_signal(signal.SIGINT)
+    assert daemon.wait() == 0
+    assert {name.split("/")[1] for name in daemon.files} == {"image"}
+
+
+@pytest.mark.parametrize("serving", ["epoll", "tasks"])
+def test_a_stop_under_load_keeps_what_it_acknowledged(idle_daemon: Daemon, serving: str) -> None:
+    """Each write is acknowledged and kept, or refused, or lost with the connection."""
+    idle_daemon.environment["AUTOLOADD_SERVING"] = serving
+    idle_daemon.start()
+    acknowledged: dict[str, bytes] = {}
+    ended: list[CacheError] = []
+
+    def write(writer: int) -> None:
+        with idle_daemon.cache() as cache:
+            try:
+                for number in range(100_000):
+                    sync = "fsync" if number % 10 == 0 else "write"
+                    cache.put(f"{writer}-{number}", b"%d" % number * 100, sync=sync)
+                    acknowledged[f"{writer}-{number}"] = b"%d" % number * 100
+            except (ConnectionLostError, ShuttingDownError, UnreachableError) as exc:
+                ended.append(exc)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    wait_until(lambda: len(acknowledged) > 500, SECONDS, "some writes")
+    started = time.monotonic()
+    assert idle_daemon.stop() == 0
+    assert time.monotonic() - started < 5
+    for writer in writers:
+        writer.join(SECONDS)
+    assert len(ended) == 4
+    with idle_daemon.start().cache() as cache:
+        assert cache.get_many(acknowledged) == acknowledged
+
+
+# Kills
+
+
+def temporary_files(daemon: Daemon) -> set[str]:
+    """Return what is there besides images, journals, and bulks that journals name."""
+    lasting = re.compile(r"image|(journal|bulk)\.\d+")
+    names = {name.rpartition("/")[2] for name in daemon.files}
+    return {name for name in names if not lasting.fullmatch(name)}
+
+
+WRITE = """
+import sys
+from autoloadd_client import Cache
+from autoloadd_client.errors import CacheError
+
+def blob(key, version):
+    return f"{key}|{version}|".encode() * (1 + (key * 37 + version * 101) % 1000)
+
+writer, socket_path, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with Cache("zsh/5.9/8", socket_path=socket_path, timeout=20) as cache:
+    try:
+        for version in range(first, first + 1_000_000):
+            key = version % 23
+            if version % 7 == 0:
+                entries = {f"{writer}-{key}-{part}": blob(key, version) for part in "xy"}
+                cache.put_many(entries)
+            elif version % 50 == 49:
+                entries = {f"{writer}-{key}-{part}": blob(key, version) for part in "xy"}
+                cache.merge(list(entries.items()) + [(f"{writer}-big", bytes(2 << 20))])
+            else:
+                cache.put(f"{writer}-{key}-x", blob(key, version))
+                print(key, version, "x", flush=True)
+                continue
+            print(key, version, "xy", flush=True)
+    except CacheError:
+        pass
+"""
+
+
+def expected_blob(key: int, version: int) -> bytes:
+    return f"{key}|{version}|".encode() * (1 + (key * 37 + version * 101) % 1000)
+
+
+class Load:
+    """Processes that write, and what was acknowledged to each."""
+
+    def __init__(self, daemon: Daemon, writers: int) -> None:
+        self._daemon = daemon
+        self._writers = writers
+        self._first = 1
+        self.acknowledged: dict[str, int] = {}
+
+    @contextmanager
+    def running(self) -> Iterator[list[Path]]:
+        """Write until the daemon is gone; then take in what was acknowledged."""
+        outputs = [self._daemon.directory / f"writer-{number}" for number in range(self._writers)]
+        processes = [self._start(number, output) for number, output in enumerate(outputs)]
+        try:
+            yield outputs
+            for process in processes:
+                assert process.wait(SECONDS) == 0
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        for number, output in enumerate(outputs):
+            self._take_in(number, output.read_text())
+
+    def _start(self, number: int, output: Path) -> subprocess.Popen[bytes]:
+        arguments = [str(number), self._daemon.socket_path, str(self._first)]
+        with output.open("wb") as file:
+            command = [sys.executable, "-c", WRITE, *arguments]
+            return subprocess.Popen(command, stdout=file, env=own_environment({}))
+
+    def _take_in(self, number: int, text: str) -> None:
+        for line in text.splitlines():
+            key, version, parts = line.split()
+            self.acknowledged |= {f"{number}-{key}-{part}": int(version) for part in parts}
+            self._first = max(self._first, int(version) + 1)
+
+    def check(self, cache: Cache) -> None:
+        """Each name has the last acknowledged version, or a later one that nobody was told of."""
+        found = cache.get_many(self.acknowledged)
+        assert found.keys() == self.acknowledged.keys()
+        for name, blob in found.items():
+            key = int(name.split("-")[1])
+            version = int(blob.split(b"|")[1])
+            assert blob == expected_blob(key, version)
+            assert version >= self.acknowledged[name], name
+            self.acknowledged[name] = version
+        # What one put_many stored has one version, unless a later put changed the first.
+        for name in [each for each in found if each.endswith("-y")]:
+            assert self.acknowledged[name[:-1] + "x"] >= self.acknowledged[name]
+
+
+@pytest.mark.parametrize("serving", ["epoll", "tasks"])
+def test_kill_9_at_random_points_under_load(idle_daemon: Daemon, serving: str) -> None:
+    idle_daemon.environment["AUTOLOADD_SERVING"] = serving
+    idle_daemon.start()
+    load = Load(idle_daemon, 3)
+    randomness = random.Random(serving)
+    for _ in range(4):
+        with load.running() as outputs:
+            wait_until(
+                lambda: all(output.stat().st_size > 100 for output in outputs),
+                SECONDS,
+                "every writer to write",
+            )
+            deadline = time.monotonic() + randomness.uniform(0, 0.5)
+            wait_until(lambda: time.monotonic() > deadline, SECONDS, "a moment of chance")
+            idle_daemon.kill()
+        idle_daemon.start()
+        # An image that is being built now has a temporary file too.
+        wait_until(lambda: not temporary_files(idle_daemon), SECONDS, "no temporary files")
+        with idle_daemon.cache() as cache:
+            load.check(cache)
+            assert storage(idle_daemon)["set_aside"] == ()
+    assert idle_daemon.stop() == 0
+    assert {name.split("/")[1] for name in idle_daemon.files} == {"image"}
+
+
+def test_a_kill_of_a_stopped_process_loses_nothing(daemon: Daemon, cache: Cache) -> None:
+    """A daemon that hangs is as dead as one that was killed, for what it acknowledged."""
+    cache.put("a", b"1")
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGSTOP)
+    daemon.kill()
+    daemon.start()
+    assert cache.get("a") == b"1"
+
+
+# Its configuration
+
+
+def test_sighup_reads_the_configuration_again(idle_daemon: Daemon, home: Path) -> None:
+    file = home / "file.toml"
+    file.write_text('max_bytes = "64 MiB"\n')
+    idle_daemon.start("--config", str(file))
+    assert idle_daemon.process is not None
+    assert idle_daemon.status()["max_bytes"] == 64 * MIB
+    file.write_text('max_bytes = "32 MiB"\nlog_level = "warning"\ncache_dir = "/elsewhere"\n')
+    idle_daemon.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: idle_daemon.status()["max_bytes"] == 32 * MIB, SECONDS, "the new value")
+    # The command line wins over the file: the directory did not change, and nothing is said.
+    assert "change only at the next start" not in idle_daemon.log
+    file.write_text("max_bytes = 1\n")
+    idle_daemon.process.send_signal(signal.SIGHUP)
+    kept = f"the configuration is kept as it was: {file}:1: max_bytes: 1: expected at least"
+    wait_until(lambda: kept in idle_daemon.log, SECONDS, "the refusal to be logged")
+    assert idle_daemon.status()["max_bytes"] == 32 * MIB
+    file.unlink()
+    idle_daemon.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "no such configuration file" in idle_daemon.log, SECONDS, "the log")
+    assert idle_daemon.status()["max_bytes"] == 32 * MIB
+
+
+# Its files
+
+
+def test_the_socket_file_comes_back_when_it_is_removed(daemon: Daemon, cache: Cache) -> None:
+    cache.put("a", b"1")
+    for _ in range(2):
+        os.unlink(daemon.socket_path)
+        removed = time.monotonic()
+        # Those who are connected notice nothing.
+        assert cache.get("a") == b"1"
+        wait_until(lambda: os.path.exists(daemon.socket_path), SECONDS, "the socket file")
+        assert time.monotonic() - removed < 1.2
+        with daemon.cache() as another:
+            assert another.get("a") == b"1"
+    assert os.stat(daemon.socket_path).st_mode & 0o777 == 0o600
+    assert daemon.stop() == 0
+    assert not os.path.exists(daemon.socket_path)
+
+
+def test_a_socket_file_of_somebody_else_stays(daemon: Daemon) -> None:
+    """Unlinked at the end only if it is ours."""
+    path = daemon.socket_path
+    os.rename(path, path + ".moved")
+    with open(path, "w") as file:
+        file.write("precious")
+    wait_until(lambda: "is no socket: move it away" in daemon.log, SECONDS, "the log")
+    assert daemon.stop() == 0
+    with open(path) as file:
+        assert file.read() == "precious"
+
+
+def test_the_cache_directory_is_removed_while_it_runs(daemon: Daemon, cache: Cache) -> None:
+    cache.put_many({"a": b"1", "b": b"2"})
+    with daemon.cache(OTHER) as other:
+        shutil.rmtree(daemon.cache_dir)
+        with pytest.raises(NotDurableError):
+            cache.put("a", b"new")
+        with pytest.raises(NotDurableError):
+            other.put("a", b"new")
+        with pytest.raises(NotDurableError):
+            cache.merge({f"n{number}": bytes(MIB) for number in range(3)})
+        assert cache.get_many(["a", "b"]) == {"a": b"1", "b": b"2"}
+        assert other.get("a") is None
+        found = storage(daemon)
+        assert found["state"] == "degraded"
+        assert str(daemon.cache_dir) in found["error"]
+        assert found["since_ns_ago"] > 0
+    cache.put("lost", b"1", wait=False)
+    assert cache.get("lost") is None
+    assert daemon.stop() == 0
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.fail("this test mounts a small tmpfs: run it as root")
+    path.mkdir(mode=0o700)
+    options = f"size={size},mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(directory: Path) -> Path:
+    """Take all the room there is; return the file that has it."""
+    path = directory / "filler"
+    with path.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:
+                continue
+    return path
+
+
+def test_a_full_disk(idle_daemon: Daemon) -> None:
+    with small_disk(idle_daemon.cache_dir, "24m"):
+        idle_daemon.start()
+        with idle_daemon.cache() as cache:
+            check_full_disk(idle_daemon, cache)
+        assert idle_daemon.stop() == 0
+
+
+def check_full_disk(daemon: Daemon, cache: Cache) -> None:
+    kept = {f"n{number}": os.urandom(50_000) for number in range(40)}
+    cache.merge(kept)
+    # Into an image now: one that was built later would make room.
+    daemon.restart()
+    for _ in range(2):
+        filler = fill(daemon.cache_dir)
+        # The journal's last page may have room for a few small ones.
+        with pytest.raises(NotDurableError):
+            cache.put("refused", os.urandom(50_000))
+        with pytest.raises(NotDurableError):
+            cache.put("refused", os.urandom(50_000), sync="fsync")
+        with pytest.raises(NotDurableError):
+            cache.replace({"refused": bytes(50_000)})
+        cache.put("refused", os.urandom(50_000), wait=False)
+        assert cache.get_many([*kept, "refused"]) == kept
+        found = storage(daemon)
+        assert (found["state"], "No space left" in found["error"]) == ("degraded", True)
+        assert cache.flush().refused == 1
+        daemon.kill()
+        daemon.start()
+        assert cache.get_many([*kept, "refused"]) == kept
+        with pytest.raises(NotDurableError):
+            cache.put("refused", os.urandom(50_000))
+        filler.unlink()
+        wait_until(lambda: puts(cache, kept), 2, "writes to work again")
+        wait_until(lambda: storage(daemon)["state"] == "healthy", 2, "storage to be healthy")
+        assert storage(daemon)["error"] is None
+    daemon.restart()
+    assert cache.get_many([*kept, "refused"]) == kept
+
+
+def puts(cache: Cache, kept: dict[str, bytes]) -> bool:
+    name, blob = f"again-{len(kept)}", os.urandom(50_000)
+    try:
+        cache.put(name, blob, sync="fsync")
+    except NotDurableError:
+        return False
+    kept[name] = blob
+    return True
+
+
+def test_a_full_disk_becomes_healthy_without_any_write(idle_daemon: Daemon) -> None:
+    with small_disk(idle_daemon.cache_dir, "4m"):
+        idle_daemon.start()
+        with idle_daemon.cache() as cache:
+            cache.put("a", b"1")
+            filler = fill(idle_daemon.cache_dir)
+            with pytest.raises(NotDurableError):
+                cache.put("b", os.urandom(50_000))
+            filler.unlink()
+        wait_until(lambda: storage(idle_daemon)["state"] == "healthy", 2, "storage to heal")
+        assert idle_daemon.stop() == 0
+
+
+# Its size
+
+
+def test_over_full_evicts_the_oldest_and_refuses_nothing(idle_daemon: Daemon) -> None:
+    idle_daemon.start("--max-bytes", "16 MiB")
+    with idle_daemon.cache() as cache:
+        blob = os.urandom(100_000)
+        last = None
+        for number in range(500):
+            last = cache.put(f"n{number:03}", blob)
+        assert last == 500
+        wait_until(
+            lambda: idle_daemon.status()["shard_bytes"] <= 16 * MIB, SECONDS, "room to be made"
+        )
+        kept = sorted(names_of(cache))
+        # What is kept is the newest, without a gap.
+        assert kept == [f"n{number:03}" for number in range(500 - len(kept), 500)]
+        assert 100 <= len(kept) < 168
+        assert cache.stats()["evicted"] == 500 - len(kept)
+        idle_daemon.restart("--max-bytes", "16 MiB")
+        assert sorted(names_of(cache)) == kept
+        assert cache.get(kept[0]) == blob
+
+
+def test_over_full_gives_up_the_shard_that_was_least_recently_used(idle_daemon: Daemon) -> None:
+    idle_daemon.start("--max-bytes", "16 MiB")
+    shells = ("zsh/1/8", "zsh/2/8", "zsh/3/8")
+    with ExitStack() as stack:
+        check_least_recently_used(
+            [stack.enter_context(idle_daemon.cache(shell)) for shell in shells]
+        )
+
+
+def check_least_recently_used(caches: list[Cache]) -> None:
+    entries = {f"n{number}": os.urandom(100_000) for number in range(60)}
+    for cache in caches[:2]:
+        cache.merge(entries)
+    # A shard that waits for its image is not given up.
+    wait_until(
+        lambda: not any(shard["journal_bytes"] for shard in caches[0].shards()), SECONDS, "images"
+    )
+    # The first one was used last.
+    assert caches[0].get("n0") == entries["n0"]
+    caches[2].merge(entries)
+    wait_until(lambda: len(caches[2].shards()) == 2, SECONDS, "a shard to go")
+    assert [cache.count() for cache in caches] == [60, 0, 60]
+    assert caches[0].get_many(entries) == entries
+
+
+def test_a_merge_larger_than_the_bound(idle_daemon: Daemon) -> None:
+    """A bulk that passes `max_bytes` by itself is refused; nothing that was there goes."""
+    idle_daemon.start("--max-bytes", "16 MiB")
+    with idle_daemon.cache() as cache:
+        cache.put("a", b"1")
+        with pytest.raises(CacheError, match="max_bytes"):
+            cache.merge((f"n{number}", bytes(MIB)) for number in range(20))
+        assert names_of(cache) == {"a"}
+        cache.merge((f"n{number}", bytes(MIB)) for number in range(10))
+        assert cache.count() == 11
