@@ -159,8 +159,9 @@ class Builder:
         except StorageError as exc:
             self._fail(shard, exc)
         else:
-            self._install(shard, image, evicted)
+            # Forgotten first: a journal that failed and is covered now is no failure any more.
             files.forget(covered)
+            self._install(shard, image, evicted)
             self._sync_thread.submit(partial(_remove_journals, covered), self._note_removal)
         self._building = None
         self._next_ns = time.monotonic_ns() + _PAUSE_NS

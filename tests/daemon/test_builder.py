@@ -1,0 +1,192 @@
+"""Images while the daemon serves: when they are due, what a failure leaves, room by eviction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from autoloadd_daemon.writer import Drop
+from autoloadd_daemon.writes import Put
+from autoloadd_protocol.producer import Producer
+
+from .engine import Engine
+from .harness import PRODUCER, Item, Life, RecordingFiles, contents_of, files_in, records_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+OTHER = Producer("bash", "5.2", 8)
+BIG = Item(b"x" * 700_000)
+SMALL = Item(b"y")
+SECONDS = 20
+
+
+@pytest.fixture
+def files() -> RecordingFiles:
+    return RecordingFiles()
+
+
+@pytest.fixture
+async def engine(cache_dir: Path, files: RecordingFiles) -> AsyncIterator[Engine]:
+    """The parts with a nursery to build in; the sync thread's ends come to trio, as in the app."""
+    token = trio.lowlevel.current_trio_token()
+    async with trio.open_nursery() as nursery:
+        with Engine(cache_dir, files, deliver=token.run_sync_soon) as engine:
+            engine.builder.nursery = nursery
+            engine.builder.on_built = engine.writer.resume
+            engine.builder.drop_shard = lambda shard_id: engine.writer.submit(
+                Drop(shard_id, lambda _outcome: None)
+            )
+            yield engine
+
+
+async def until(engine: Engine, condition: Callable[[], bool]) -> None:
+    """Do what the app's tick does until a condition holds; fail when it takes too long."""
+    with trio.fail_after(SECONDS):
+        while not condition():
+            await trio.sleep(0.002)
+            engine.writer.turn()
+
+
+async def put(engine: Engine, items: dict[bytes, Item], of: Producer = PRODUCER) -> None:
+    """Store items and wait for the answer."""
+    answers: list[object] = []
+    engine.writer.submit(Put(of, "write", answers.append, records_of(items)))
+    engine.writer.turn()
+    await until(engine, lambda: bool(answers))
+    assert isinstance(answers[0], int), answers
+
+
+def builds(engine: Engine) -> int:
+    return engine.metrics.counters["builds"]
+
+
+async def test_large_changes_get_an_image(engine: Engine, cache_dir: Path) -> None:
+    await put(engine, {b"a": BIG})
+    assert not engine.builder.is_building(PRODUCER.shard_id())
+    await put(engine, {b"b": BIG})
+    assert engine.builder.is_building(PRODUCER.shard_id())
+    await put(engine, {b"c": SMALL})
+    await until(engine, lambda: builds(engine) == 1)
+    shard, disk = engine.catalog.open(PRODUCER)
+    assert shard.image is not None
+    assert len(shard.image) == 2
+    assert contents_of(shard) == {b"a": BIG, b"b": BIG, b"c": SMALL}
+    directory = cache_dir / shard.id
+    await until(engine, lambda: list(files_in(directory)) == ["image", "journal.00000002"])
+    assert disk.journal_bytes == len(files_in(directory)["journal.00000002"])
+    assert Life(directory).contents == contents_of(shard)
+
+
+async def test_a_build_that_fails_is_tried_again(
+    engine: Engine, files: RecordingFiles, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoloadd_daemon.builder._PAUSE_NS", 1_000_000)
+    files.fail_next = "rename"
+    await put(engine, {b"a": BIG, b"b": BIG})
+    await until(engine, lambda: engine.metrics.counters["build_failures"] == 1)
+    await put(engine, {b"c": SMALL})
+    shard, _ = engine.catalog.open(PRODUCER)
+    assert contents_of(shard) == {b"a": BIG, b"b": BIG, b"c": SMALL}
+    await until(engine, lambda: builds(engine) == 1)
+    assert contents_of(shard) == {b"a": BIG, b"b": BIG, b"c": SMALL}
+    directory = cache_dir / shard.id
+    await until(engine, lambda: "journal.00000001" not in files_in(directory))
+    assert Life(directory).contents == contents_of(shard)
+
+
+async def test_failed_journals_heal_by_an_image(
+    engine: Engine, files: RecordingFiles, cache_dir: Path
+) -> None:
+    await put(engine, {b"a": SMALL})
+    files.fail_next = "sync"
+    engine.writer.sync_in_background()
+    await until(engine, lambda: engine.metrics.health.is_degraded)
+    shard, disk = engine.catalog.open(PRODUCER)
+    assert disk.failure is not None
+    engine.builder.heal()
+    engine.writer.turn()
+    await until(engine, lambda: builds(engine) == 1)
+    assert disk.failure is None
+    assert not engine.metrics.health.is_degraded
+    await put(engine, {b"b": SMALL})
+    assert Life(cache_dir / shard.id).contents == {b"a": SMALL, b"b": SMALL}
+
+
+async def test_an_end_leaves_images_alone(engine: Engine, cache_dir: Path) -> None:
+    await put(engine, {b"a": BIG, b"b": BIG})
+    await put(engine, {b"c": SMALL})
+    await put(engine, {b"a": SMALL}, OTHER)
+    await engine.builder.build_all()
+    for producer, held in (
+        (PRODUCER, {b"a": BIG, b"b": BIG, b"c": SMALL}),
+        (OTHER, {b"a": SMALL}),
+    ):
+        directory = cache_dir / producer.shard_id()
+        await until(engine, lambda where=directory: list(files_in(where)) == ["image"])  # type: ignore[misc]
+        assert Life(directory).contents == held
+
+
+async def test_over_the_bound_other_shards_go_first(engine: Engine, cache_dir: Path) -> None:
+    engine.catalog.max_bytes = 1_500_000
+    await put(engine, {b"old": BIG}, OTHER)
+    await put(engine, {b"a": BIG, b"b": SMALL})
+    await put(engine, {b"c": BIG})
+    await until(engine, lambda: engine.catalog.find(OTHER.shard_id()) is None)
+    assert engine.metrics.counters["evicted_shards"] == 1
+    await until(engine, lambda: not (cache_dir / OTHER.shard_id()).exists())
+    shard, _ = engine.catalog.open(PRODUCER)
+    assert contents_of(shard).keys() == {b"a", b"b", b"c"}
+
+
+async def test_over_the_bound_the_oldest_entries_go(engine: Engine) -> None:
+    engine.catalog.max_bytes = 2_000_000
+    for name in (b"a", b"b", b"c"):
+        await put(engine, {name: BIG})
+    shard, _ = engine.catalog.open(PRODUCER)
+    await until(engine, lambda: shard.evicted > 0 and not engine.builder.is_building(shard.id))
+    assert contents_of(shard).keys() == {b"b", b"c"}
+    assert engine.metrics.counters["evicted"] == 1
+    assert engine.catalog.stored_bytes <= engine.catalog.max_bytes
+
+
+async def test_writes_wait_for_a_build_only_at_the_hard_bound(engine: Engine) -> None:
+    assert not engine.builder.must_be_waited_for
+    engine.catalog.max_bytes = 1_000_000
+    await put(engine, {b"a": BIG, b"b": BIG})
+    assert engine.builder.must_be_waited_for
+    await put(engine, {b"c": SMALL})
+    await until(engine, lambda: builds(engine) >= 1)
+    shard, _ = engine.catalog.open(PRODUCER)
+    await until(engine, lambda: not engine.builder.is_building(shard.id))
+    assert b"c" in contents_of(shard)
+    assert engine.catalog.stored_bytes <= engine.catalog.max_bytes
+
+
+async def test_a_shard_is_not_dropped_while_its_image_is_built(engine: Engine) -> None:
+    await put(engine, {b"a": BIG, b"b": BIG})
+    answers: list[object] = []
+    engine.writer.submit(Drop(PRODUCER.shard_id(), answers.append))
+    engine.writer.turn()
+    assert answers == []
+    await until(engine, lambda: bool(answers))
+    assert answers == [None]
+    assert builds(engine) == 1
+    assert len(engine.catalog) == 0
+
+
+async def test_a_journal_that_cannot_be_removed_is_no_failure(
+    engine: Engine, files: RecordingFiles, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files.fail_next = "remove"
+    await put(engine, {b"a": BIG, b"b": BIG})
+    await until(engine, lambda: "a journal that is not needed could not be removed" in caplog.text)
+    assert not engine.metrics.health.is_degraded
+    directory = cache_dir / PRODUCER.shard_id()
+    assert list(files_in(directory)) == ["image", "journal.00000001"]
+    life = Life(directory)
+    assert life.contents == {b"a": BIG, b"b": BIG}
+    assert life.set_aside == []

@@ -1,0 +1,216 @@
+"""The writer: journal before memory before answer, one sync for a batch, refusals that hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from autoloadd_daemon.writer import MAX_WAITING, Drop
+from autoloadd_daemon.writes import Clear, Delete, Flush, Put, Write
+from autoloadd_protocol.errors import BAD_REQUEST, NOT_DURABLE, SHUTTING_DOWN, RequestError
+from autoloadd_protocol.producer import Producer
+
+from .engine import Engine
+from .harness import PRODUCER, Item, Life, RecordingFiles, contents_of, records_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+OTHER = Producer("bash", "5.2", 8)
+A, B = Item(b"blob a"), Item(b"blob b")
+
+
+@pytest.fixture
+def files() -> RecordingFiles:
+    return RecordingFiles()
+
+
+@pytest.fixture
+def engine(cache_dir: Path, files: RecordingFiles) -> Iterator[Engine]:
+    with Engine(cache_dir, files) as engine:
+        yield engine
+
+
+class Answers(list[object]):
+    """Outcomes in the order in which they came."""
+
+    @property
+    def codes(self) -> list[object]:
+        return [item.code if isinstance(item, RequestError) else item for item in self]
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+def put(
+    answers: Answers, name: bytes, item: Item, sync: str = "write", of: Producer = PRODUCER
+) -> Put:
+    return Put(of, sync, answers.append, records_of({name: item}))
+
+
+def test_a_write_is_appended_applied_and_answered_in_its_turn(
+    engine: Engine, files: RecordingFiles, answers: Answers
+) -> None:
+    engine.writer.submit(put(answers, b"a", A))
+    assert answers == []
+    assert not engine.writer.is_idle
+    engine.writer.turn()
+    assert answers == [1]
+    assert engine.writer.is_idle
+    assert files.operations()[-1] == "append journal.00000001"
+    shard, _ = engine.catalog.open(PRODUCER)
+    assert contents_of(shard) == {b"a": A}
+
+
+def test_nobody_sees_a_write_before_its_sync(engine: Engine, answers: Answers) -> None:
+    engine.writer.submit(put(answers, b"a", A, "fsync"))
+    engine.writer.submit(put(answers, b"b", B))
+    engine.writer.turn()
+    shard, disk = engine.catalog.open(PRODUCER)
+    assert contents_of(shard) == {}
+    assert answers == []
+    engine.writer.submit(put(answers, b"a", B))
+    engine.writer.turn()
+    assert answers == [], "the next batch gathers"
+    engine.run_callback()
+    assert answers == [1, 2, 3]
+    assert contents_of(shard) == {b"a": B, b"b": B}
+    assert 0 < disk.synced < disk.end
+
+
+def test_shards_of_one_batch_are_synced_only_where_it_was_asked(
+    engine: Engine, files: RecordingFiles, answers: Answers
+) -> None:
+    engine.writer.submit(put(answers, b"a", A))
+    engine.writer.submit(put(answers, b"a", A, "fsync", OTHER))
+    engine.settle()
+    assert answers == [1, 1]
+    assert len([entry for entry in files.operations() if entry.startswith("sync ")]) == 1
+
+
+@pytest.mark.parametrize("write", [Delete, Clear, Flush])
+def test_without_a_shard_there_is_nothing_to_do(
+    write: type[Write], engine: Engine, answers: Answers
+) -> None:
+    arguments = ([b"a"],) if write is Delete else ()
+    engine.writer.submit(write(PRODUCER, "fsync", answers.append, *arguments))
+    engine.settle()
+    assert answers == [0]
+    assert len(engine.catalog) == 0
+
+
+def test_a_refused_append_shows_nothing_and_the_next_one_works(
+    engine: Engine, files: RecordingFiles, answers: Answers, cache_dir: Path
+) -> None:
+    engine.writer.submit(put(answers, b"a", A))
+    engine.settle()
+    files.fail_next = "append"
+    for name in (b"b", b"c"):
+        engine.writer.submit(put(answers, name, B))
+    engine.settle()
+    assert answers.codes == [1, NOT_DURABLE, NOT_DURABLE]
+    assert engine.metrics.health.is_degraded
+    assert engine.metrics.counters["refused_writes"] == 2
+    engine.writer.submit(put(answers, b"d", B))
+    engine.settle()
+    assert answers.codes[3] == 4, "a number is never used twice"
+    assert not engine.metrics.health.is_degraded
+    shard, _ = engine.catalog.open(PRODUCER)
+    assert contents_of(shard) == {b"a": A, b"d": B}
+    again = Life(cache_dir / shard.id)
+    assert again.contents == {b"a": A, b"d": B}
+    assert again.set_aside == []
+
+
+def test_a_failed_sync_refuses_its_shard_alone(
+    engine: Engine, files: RecordingFiles, answers: Answers, cache_dir: Path
+) -> None:
+    engine.writer.submit(put(answers, b"a", A))
+    engine.settle()
+    files.fail_next = "sync"
+    engine.writer.submit(put(answers, b"b", B, "fsync"))
+    engine.writer.submit(put(answers, b"a", A, "write", OTHER))
+    engine.settle()
+    assert answers.codes == [1, NOT_DURABLE, 1]
+    assert engine.catalog.failure is not None
+    assert engine.metrics.health.is_degraded
+    files.log.clear()
+    engine.writer.submit(Flush(PRODUCER, "fsync", answers.append))
+    engine.writer.submit(put(answers, b"c", B))
+    engine.settle()
+    assert answers.codes[3:] == [NOT_DURABLE, NOT_DURABLE]
+    assert files.operations(on="journal") == [], "never synced or appended to again"
+    shard, _ = engine.catalog.open(PRODUCER)
+    assert contents_of(shard) == {b"a": A}
+    assert Life(cache_dir / shard.id).contents == {b"a": A}
+
+
+def test_writes_are_synced_in_the_background(
+    engine: Engine, files: RecordingFiles, answers: Answers
+) -> None:
+    engine.writer.sync_in_background()
+    engine.writer.submit(put(answers, b"a", A))
+    engine.settle()
+    engine.writer.sync_in_background()
+    engine.run_callback()
+    assert "sync journal.00000001" in files.operations()
+    _, disk = engine.catalog.open(PRODUCER)
+    assert not disk.has_unsynced
+    files.fail_next = "sync"
+    engine.writer.submit(put(answers, b"a", B))
+    engine.settle()
+    engine.writer.sync_in_background()
+    engine.run_callback()
+    assert engine.metrics.health.is_degraded
+
+
+def test_a_shard_is_dropped_in_order(engine: Engine, answers: Answers, cache_dir: Path) -> None:
+    engine.writer.submit(put(answers, b"a", A))
+    engine.writer.submit(Drop(PRODUCER.shard_id(), answers.append))
+    engine.writer.submit(put(answers, b"b", B))
+    engine.settle()
+    assert answers == [1, None, 1]
+    shard, _ = engine.catalog.open(PRODUCER)
+    assert contents_of(shard) == {b"b": B}
+    assert Life(cache_dir / shard.id).contents == {b"b": B}
+
+
+def test_a_drop_of_nothing_and_one_that_fails_are_refused(
+    engine: Engine, files: RecordingFiles, answers: Answers
+) -> None:
+    engine.writer.submit(Drop("none", answers.append))
+    engine.writer.submit(put(answers, b"a", A))
+    engine.settle()
+    files.fail_next = "rename"
+    engine.writer.submit(Drop(PRODUCER.shard_id(), answers.append))
+    engine.settle()
+    assert answers.codes == [BAD_REQUEST, 1, NOT_DURABLE]
+    assert engine.catalog.find(PRODUCER.shard_id()) is not None
+
+
+def test_back_pressure_has_a_bound(engine: Engine, answers: Answers) -> None:
+    for _ in range(MAX_WAITING - 1):
+        engine.writer.submit(put(answers, b"a", A))
+    assert not engine.writer.is_full
+    engine.writer.submit(put(answers, b"a", A))
+    assert engine.writer.is_full
+    engine.settle()
+    assert not engine.writer.is_full
+    assert answers == list(range(1, MAX_WAITING + 1))
+    engine.writer.submit(put(answers, b"big", Item(b"x" * (16 << 20))))
+    assert engine.writer.is_full, "bytes are bounded too"
+
+
+def test_what_waits_at_the_end_is_done_and_the_rest_refused(
+    engine: Engine, answers: Answers
+) -> None:
+    engine.writer.submit(put(answers, b"a", A, "fsync"))
+    engine.writer.turn()
+    engine.writer.close()
+    engine.settle()
+    engine.writer.submit(put(answers, b"b", B))
+    assert answers.codes == [1, SHUTTING_DOWN]
