@@ -107,6 +107,13 @@ class Writer:
 
     def turn(self) -> None:
         """Carry out what is waiting, as far as it goes without waiting for the disk."""
+        self._carry_out()
+        if not self._busy:
+            self._builder.consider()
+            # To make room it may have asked for a shard to be dropped.
+            self._carry_out()
+
+    def _carry_out(self) -> None:
         while self._waiting and not self._busy and not self._builder.must_be_waited_for:
             first = self._waiting[0]
             if isinstance(first, Drop):
@@ -116,8 +123,6 @@ class Writer:
                 self._drop(first)
             else:
                 self._begin(self._next_batch())
-        if not self._busy:
-            self._builder.consider()
 
     def resume(self) -> None:
         """Go on after something that was waited for, and let connections see their answers."""
