@@ -20,6 +20,7 @@ from autoloadd_protocol import __version__
 from .activation import inherited_listener, notify
 from .builder import Builder
 from .catalog import Catalog
+from .descriptors import raise_limit
 from .errors import ConfigError, StartError
 from .listening import DirectoryLock, bind
 from .log import set_level
@@ -63,6 +64,7 @@ class App:
     def run(self) -> None:
         """Serve until told to stop."""
         os.umask(0o077)
+        raise_limit()
         inherited = inherited_listener(os.environ)
         locks = [DirectoryLock.take(self._files, self._settings.cache_dir)]
         try:

@@ -7,12 +7,12 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from autoloadd_protocol.limits import FRAME_SECONDS, UNSENT_SECONDS
+from autoloadd_protocol.limits import FRAME_SECONDS, UNSENT_BYTES, UNSENT_SECONDS
 
 from .session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .methods.context import Context
 
@@ -95,8 +95,12 @@ class Peer:
         return not sent
 
     def note_deadlines(self, now_ns: int, unsent_before: int) -> None:
-        """Start, go on with or end what the client has limited time for."""
-        if not self.session.wants_rest:
+        """Start, go on with or end what the client has limited time for.
+
+        `unsent_before` is what the client was owed before the last `send`.
+        """
+        if not self.session.wants_rest or self.unsent_bytes >= UNSENT_BYTES:
+            # At the bound nothing is read: the client cannot send the rest.
             self.waits_for_rest_since_ns = 0
         elif not self.waits_for_rest_since_ns or self.session.took_frames:
             self.waits_for_rest_since_ns = now_ns
@@ -118,6 +122,11 @@ class Peer:
         self.session.abandon()
         self.session.is_closing = True
         self.socket.close()
+
+
+def longest_idle(peers: Iterable[Peer]) -> Peer:
+    """Return the client to let go where there are too many: one that is owed nothing, if any."""
+    return min(peers, key=lambda peer: (peer.session.is_owed, peer.last_active_ns))
 
 
 def is_our_user(connection: socket.socket) -> bool:

@@ -17,7 +17,8 @@ import trio
 
 from autoloadd_protocol.limits import CONNECTIONS, UNSENT_BYTES
 
-from .peers import Peer, is_our_user
+from .descriptors import are_short
+from .peers import Peer, is_our_user, longest_idle
 
 if TYPE_CHECKING:
     import socket
@@ -28,6 +29,7 @@ _logger = logging.getLogger(__name__)
 
 _EVENTS_PER_TURN = 256
 _ACCEPTS_PER_TURN = 64
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _TURNS_WITHOUT_CHECKPOINT = 64
 _IDLE_POLLS = 20
 """Extra polls before waiting, while one client alone is active: its next request comes within them,
@@ -120,7 +122,9 @@ class EpollServer:
                 again.discard(peer)
                 self._serve(peer, event)
         for peer in again:
-            self._advance(peer)
+            # Not one that was closed in this turn to make room: its number may be another's.
+            if self._peers.get(peer.descriptor) is peer:
+                self._advance(peer)
         self._context.writer.turn()
         self.settle()
 
@@ -136,7 +140,7 @@ class EpollServer:
         session = peer.session
         if peer.unsent_bytes < UNSENT_BYTES:
             session.advance()
-        before = peer.unsent_bytes
+        before = peer.unsent_bytes + session.output_bytes
         peer.send()
         if session.has_more and peer.unsent_bytes < UNSENT_BYTES:
             self._again.add(peer)
@@ -181,6 +185,9 @@ class EpollServer:
         for _ in range(_ACCEPTS_PER_TURN):
             if self._listener is None:
                 return
+            if are_short(self._listener.fileno()):
+                self._pause_accepting("the last descriptors are for files")
+                return
             try:
                 connection, _ = self._listener.accept()
             except BlockingIOError:
@@ -188,7 +195,9 @@ class EpollServer:
             except ConnectionError:
                 continue
             except OSError as exc:
-                self._pause_accepting(exc)
+                if exc.errno not in _SHORTAGES:
+                    raise
+                self._pause_accepting(exc.strerror)
                 return
             self._welcome(connection)
 
@@ -198,27 +207,19 @@ class EpollServer:
             connection.close()
             return
         if len(self._peers) >= CONNECTIONS:
-            self._close_longest_idle()
+            self._context.metrics.count("cut_off")
+            self._close(longest_idle(self._peers.values()))
         connection.setblocking(False)
         peer = Peer(connection, self._context, self._note_answer)
         self._peers[peer.descriptor] = peer
         self._watch_for(peer, select.EPOLLIN)
         self._context.metrics.count("connections")
 
-    def _close_longest_idle(self) -> None:
-        peer = min(
-            self._peers.values(), key=lambda peer: (peer.session.is_owed, peer.last_active_ns)
-        )
-        self._context.metrics.count("cut_off")
-        self._close(peer)
-
-    def _pause_accepting(self, error: OSError) -> None:
+    def _pause_accepting(self, reason: str | None) -> None:
         """Let connected clients be served while there are no descriptors for new ones."""
-        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-            raise error
         assert self._listener is not None
         self._context.metrics.count("accept_pauses")
-        _logger.warning("no new clients for now: %s", error.strerror)
+        _logger.warning("no new clients for now: %s", reason)
         self._epoll.unregister(self._listener.fileno())
         self._accepting = False
 

@@ -5,6 +5,7 @@ The same peers, sessions and writer as in `serving`; only the waiting is trio's.
 
 from __future__ import annotations
 
+import errno
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ import trio
 
 from autoloadd_protocol.limits import CONNECTIONS, UNSENT_BYTES
 
-from .peers import Peer, is_our_user
+from .descriptors import are_short
+from .peers import Peer, is_our_user, longest_idle
 
 if TYPE_CHECKING:
     import socket
@@ -37,7 +39,7 @@ class TaskServer:
     @property
     def connections(self) -> int:
         """How many clients are connected."""
-        return len(self._peers)
+        return len(self._staying())
 
     @property
     def owes_answers(self) -> bool:
@@ -78,16 +80,22 @@ class TaskServer:
         now = time.monotonic_ns()
         for peer in list(self._peers):
             if peer.is_overdue(now):
-                self._context.metrics.count("cut_off")
-                peer.is_mute = True
-                peer.session.is_closing = True
-                self._peers[peer].set()
+                self._cut_off(peer)
+
+    def _cut_off(self, peer: Peer) -> None:
+        self._context.metrics.count("cut_off")
+        peer.is_mute = True
+        peer.session.is_closing = True
+        self._peers[peer].set()
+
+    def _staying(self) -> list[Peer]:
+        return [peer for peer in self._peers if not peer.session.is_closing]
 
     async def _accept(self, nursery: trio.Nursery) -> None:
         while self._listener is not None:
             await trio.lowlevel.wait_readable(self._listener)
             try:
-                connection, _ = self._listener.accept()
+                connection = self._accept_one(self._listener)
             except (BlockingIOError, ConnectionError):
                 continue
             except OSError:
@@ -95,12 +103,23 @@ class TaskServer:
                 self._context.metrics.count("accept_pauses")
                 await trio.sleep(_ACCEPT_PAUSE_SECONDS)
                 continue
-            if not is_our_user(connection) or len(self._peers) >= CONNECTIONS:
+            if is_our_user(connection):
+                self._welcome(connection, nursery)
+            else:
                 self._context.metrics.count("refused_peers")
                 connection.close()
-                continue
-            connection.setblocking(False)
-            nursery.start_soon(self._serve, connection)
+
+    def _accept_one(self, listener: socket.socket) -> socket.socket:
+        if are_short(listener.fileno()):
+            raise OSError(errno.EMFILE, "the last descriptors are for files")
+        return listener.accept()[0]
+
+    def _welcome(self, connection: socket.socket, nursery: trio.Nursery) -> None:
+        if self.connections >= CONNECTIONS:
+            self._cut_off(longest_idle(self._staying()))
+        connection.setblocking(False)
+        self._context.metrics.count("connections")
+        nursery.start_soon(self._serve, connection)
 
     async def _serve(self, connection: socket.socket) -> None:
         answered = trio.Event()
@@ -124,7 +143,7 @@ class TaskServer:
         if peer.unsent_bytes < UNSENT_BYTES:
             session.advance()
         self._context.writer.turn()
-        before = peer.unsent_bytes
+        before = peer.unsent_bytes + session.output_bytes
         peer.send()
         peer.note_deadlines(self._context.now_ns, before)
         if session.is_finished and not peer.unsent_bytes:
