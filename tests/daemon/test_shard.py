@@ -101,7 +101,7 @@ class ShardMachine(RuleBasedStateMachine):
         staged.add(records_of({b"a": Item(b"never seen")}))
         staged.discard()
 
-    @precondition(lambda self: self.build is None)
+    @precondition(lambda self: self.build is None and self.generation)
     @rule(keep_bytes=KEEP)
     def begin_build(self, keep_bytes: int | None) -> None:
         covered = self.life.disk.rotate()
@@ -152,11 +152,6 @@ class ShardMachine(RuleBasedStateMachine):
         assert [name for name, _ in page] == expected[:limit]
         assert [item_of(record) for _, record in page] == [self.model[name] for name, _ in page]
 
-    @rule(time=TIMES)
-    def count_stale(self, time: int) -> None:
-        stale = sum(item.mtime < time for item in self.model.values())
-        assert self.life.shard.count_stale(time) == stale
-
     @rule(name=NAMES)
     def look_up(self, name: bytes) -> None:
         found = self.life.shard.look_up(name)
@@ -165,6 +160,20 @@ class ShardMachine(RuleBasedStateMachine):
     @invariant()
     def holds_what_the_model_holds(self) -> None:
         assert self.life.contents == self.model
+
+    @invariant()
+    def pages_of_names_hold_each_once(self) -> None:
+        names: list[bytes] = []
+        while page := self.life.shard.list_names(b"", names[-1] if names else b"", 2):
+            names += [name for name, _ in page]
+            assert len(names) <= len(self.model)
+        assert names == sorted(self.model)
+
+    @invariant()
+    def counts_what_is_stale(self) -> None:
+        for time in range(-3, 5):
+            stale = sum(item.mtime < time for item in self.model.values())
+            assert self.life.shard.count_stale(time) == stale
 
     @invariant()
     def generation_never_falls(self) -> None:
