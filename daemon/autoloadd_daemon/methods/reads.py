@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     Params = tuple[Any, ...]
     Parts = list[bytes | memoryview]
 
+_COPIED_BYTES = 4096
+"""Up to here a copy costs less than a view."""
+
 _MISS: Parts = [NIL]
 _STR_HEADER_BYTES = 3
 _ANSWER_HEAD_BYTES = 64
@@ -57,7 +60,7 @@ def get(context: Context, session: Session, params: Params) -> Parts:
         shard.misses += 1
         return _MISS
     shard.hits += 1
-    return [record.buffer[record.start : record.end]]
+    return [_buffer_of(record)[record.start : record.end]]
 
 
 def get_many(context: Context, session: Session, params: Params) -> Parts:
@@ -165,10 +168,16 @@ def _fresh(
     return record if record is not None and record.is_fresh(mtime_ns, encoded) else None
 
 
+def _buffer_of(record: Record) -> bytes | memoryview:
+    """Return the record's buffer; large slices of it take no memory for clients that are slow."""
+    small = record.end - record.start <= _COPIED_BYTES
+    return record.buffer if small else memoryview(record.buffer)
+
+
 def _as_pair(record: Record) -> Parts:
     """Return `name: [blob, fingerprint, binary_mtime_ns, cached_at_ns]` from its own bytes."""
     name_end = name_span(record)[1]
-    buffer = record.buffer
+    buffer = _buffer_of(record)
     return [buffer[record.start + 1 : name_end], b"\x94", buffer[name_end : record.end]]
 
 
