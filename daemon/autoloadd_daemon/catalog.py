@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .errors import StartError, StorageError
 from .shard import Shard
 from .storage.recovery import Recovered, recover_shard
+from .storage.set_aside import SetAside, find_set_aside, remove_excess
 from .storage.shard_files import ShardFiles
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _logger = logging.getLogger(__name__)
 
 _DROPPED = ".dropped-"
 _PROBE = ".probe"
+_SET_ASIDE_FRACTION = 10
 _PROBE_BYTES = 65_536
 
 
@@ -44,14 +46,29 @@ class Catalog:
     def recover(self) -> None:
         """Load every shard that the cache directory holds. Raises StartError."""
         try:
+            self._files.remove(f"{self.cache_dir}/{_PROBE}")
             for name in self._files.names(self.cache_dir):
                 path = f"{self.cache_dir}/{name}"
                 if name.startswith(_DROPPED):
                     self._files.remove_tree(path)
                 elif os.path.isdir(path):
                     self._recover_shard(name, path)
+            self._limit_set_aside()
         except (OSError, StorageError) as exc:
             raise StartError(f"cannot recover {self.cache_dir}: {exc}") from exc
+
+    def _limit_set_aside(self) -> None:
+        """Report what lies aside from earlier starts too, and let go what is too much of it."""
+        names = self._files.names(self.cache_dir)
+        directories = [path for name in names if os.path.isdir(path := f"{self.cache_dir}/{name}")]
+        kept = find_set_aside(self._files, directories)
+        for path in remove_excess(self._files, kept, self.max_bytes // _SET_ASIDE_FRACTION):
+            _logger.warning("removed %s: more recent files are set aside", path)
+            kept.remove(path)
+        new = {aside.file: aside for aside in self._metrics.set_aside}
+        self._metrics.set_aside.clear()
+        earlier = "set aside at an earlier start"
+        self._metrics.set_aside.extend(new.get(path, SetAside(path, earlier)) for path in kept)
 
     def _recover_shard(self, name: str, path: str) -> None:
         recovered = recover_shard(self._files, path)
