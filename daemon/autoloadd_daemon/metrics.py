@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .storage.recovery import SetAside
+    from .storage.set_aside import SetAside
 
 _FIRST_PAUSE_NS = 250_000_000
 _LONGEST_PAUSE_NS = 30_000_000_000

@@ -11,7 +11,7 @@ from autoloadd_daemon.errors import StorageError
 from autoloadd_daemon.shard import Shard
 from autoloadd_daemon.storage.files import Files
 from autoloadd_daemon.storage.images import build_image
-from autoloadd_daemon.storage.recovery import Recovered, SetAside, recover_shard
+from autoloadd_daemon.storage.recovery import Recovered, recover_shard
 from autoloadd_daemon.storage.shard_files import ShardFiles
 from autoloadd_daemon.writes import Clear, CommitBulk, Delete, Put, Write
 from autoloadd_protocol.producer import Producer
@@ -19,6 +19,8 @@ from autoloadd_protocol.record import Record, encode_record, fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from autoloadd_daemon.storage.set_aside import SetAside
 
 PRODUCER = Producer("zsh", "5.9", 8)
 EPOCH = 0x1122334455667788

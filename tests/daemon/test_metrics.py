@@ -7,7 +7,7 @@ import time
 import pytest
 
 from autoloadd_daemon.metrics import Health, Metrics
-from autoloadd_daemon.storage.recovery import SetAside
+from autoloadd_daemon.storage.set_aside import SetAside
 
 MS = 1_000_000
 

@@ -160,6 +160,7 @@ def build_image(files: Files, directory: str, snapshot: Snapshot) -> tuple[Image
     memory = Memory()
     temporary = f"{directory}/{TEMPORARY_NAME}"
     try:
+        files.make_directory(directory)
         descriptor = files.create_for_image(temporary)
         try:
             _write(files, descriptor, memory, layout, snapshot)

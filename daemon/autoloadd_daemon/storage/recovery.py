@@ -7,12 +7,10 @@ offset it is damage: what lies before it is kept, and the file is set aside and 
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from autoloadd_daemon.errors import DamageError
 
@@ -29,6 +27,7 @@ from .records import (
     parse_frame,
     parse_journal_header,
 )
+from .set_aside import SetAside, name_to_set_aside, set_aside_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,14 +42,6 @@ if TYPE_CHECKING:
 _JOURNAL = re.compile(r"journal\.\d+")
 _LEFT_OVER = re.compile(r"staged\.\d+|bulk\.\d+")
 _KIND = re.compile(rb"[\1-\4]\0\0\0")
-_SET_ASIDE = ".set-aside-"
-
-
-class SetAside(NamedTuple):
-    """A file that is kept but not served, and why."""
-
-    file: str
-    reason: str
 
 
 @dataclass(slots=True)
@@ -123,29 +114,6 @@ def recover_shard(files: Files, directory: str) -> Recovered | list[SetAside]:
     if damaged or image_problem is not None:
         _save_and_set_aside(files, directory, shard, damaged, image_problem)
     return shard
-
-
-def set_aside_file(files: Files, path: str, reason: str) -> SetAside:
-    """Rename a file so that it is kept and never served. Raises OSError."""
-    target = _name_to_set_aside(path)
-    files.rename(path, target)
-    return SetAside(target, reason)
-
-
-def _name_to_set_aside(path: str) -> str:
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    target = f"{path}{_SET_ASIDE}{stamp}"
-    again = 1
-    while os.path.lexists(target):
-        # Two starts within a second: the earlier file is kept too.
-        again += 1
-        target = f"{path}{_SET_ASIDE}{stamp}-{again}"
-    return target
-
-
-def is_set_aside(name: str) -> bool:
-    """Tell whether a file name is one that `set_aside_file` gave."""
-    return _SET_ASIDE in name
 
 
 def _load_image(directory: str) -> tuple[Image | None, str | None]:
@@ -347,7 +315,7 @@ def _save_and_set_aside(
     if image_problem is not None:
         # A second name, since the new image takes the first one.
         path = f"{directory}/{IMAGE_NAME}"
-        target = _name_to_set_aside(path)
+        target = name_to_set_aside(path)
         files.link(path, target)
         shard.set_aside.append(SetAside(target, image_problem))
     shard.image, _ = build_image(files, directory, shard.snapshot())

@@ -112,6 +112,7 @@ def test_an_image_comes_to_disk_step_by_step(cache_dir: Path) -> None:
     build_image(files, str(cache_dir), snapshot(dict(records_of({b"b": B}))))
     written = [f"append {TEMPORARY_NAME}"] * 3 + [f"overwrite {TEMPORARY_NAME}"]
     assert files.operations() == [
+        f"make_directory {cache_dir.name}",
         f"create {TEMPORARY_NAME}",
         *written,
         f"sync {TEMPORARY_NAME}",
@@ -126,10 +127,10 @@ def test_an_error_at_each_step_leaves_the_old_or_the_new_image(
     *, persistent: bool, cache_dir: Path
 ) -> None:
     changes: dict[bytes, Record | None] = dict(records_of({b"b": B}))
-    for step in range(1, 11):
+    for step in range(1, 12):
         build(cache_dir, {b"a": A})
         files = RecordingFiles(fail_at=step, persistent=persistent, error=errno.ENOSPC)
-        if step == 10:
+        if step == 11:
             build_image(files, str(cache_dir), snapshot(changes))
             assert not files.failed
             continue
@@ -139,7 +140,7 @@ def test_an_error_at_each_step_leaves_the_old_or_the_new_image(
         assert len(os.listdir("/proc/self/fd")) == before
         loaded = load_image(str(cache_dir / IMAGE_NAME))
         assert loaded is not None
-        assert held(loaded) == ({b"a": A} if step <= 7 else {b"b": B}), files.failed
+        assert held(loaded) == ({b"a": A} if step <= 8 else {b"b": B}), files.failed
         if not persistent:
             assert not (cache_dir / TEMPORARY_NAME).exists()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 from zlib import crc32
 
 import pytest
 
 from autoloadd_daemon.errors import DamageError, StorageError
+from autoloadd_daemon.storage.files import Files
 from autoloadd_daemon.storage.images import IMAGE_NAME, TEMPORARY_NAME
 from autoloadd_daemon.storage.journal import journal_name
 from autoloadd_daemon.storage.records import (
@@ -17,7 +18,8 @@ from autoloadd_daemon.storage.records import (
     encode_put,
     parse_journal_header,
 )
-from autoloadd_daemon.storage.recovery import is_set_aside, recover_shard
+from autoloadd_daemon.storage.recovery import recover_shard
+from autoloadd_daemon.storage.set_aside import find_set_aside
 from autoloadd_protocol.producer import Producer
 
 from ..harness import (
@@ -32,9 +34,6 @@ from ..harness import (
     record_of,
     write_files,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 A, B, C, D = (Item(b"blob " + name, b"f", 3) for name in (b"a", b"b", b"c", b"d"))
 
@@ -231,7 +230,7 @@ def test_a_file_of_an_unknown_version_is_kept(name: str, directory: Path) -> Non
     life = recover(directory, files | {name: newer})
     assert kept_names(life) == [name]
     assert "version 2" in life.set_aside[0].reason
-    kept = [path for path in directory.iterdir() if is_set_aside(path.name)]
+    kept = [Path(path) for path in find_set_aside(Files(), [str(directory)])]
     assert [path.read_bytes() for path in kept] == [newer]
     assert_goes_on(life)
 
