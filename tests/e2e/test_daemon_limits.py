@@ -201,7 +201,7 @@ def test_the_longest_idle_goes_while_its_requests_are_run(served: Daemon) -> Non
                 client.send(client.request_bytes("ping"))
             newest = stack.enter_context(served.connect())
             # At most one was cut off: most often the busy one, if it was not read last of all.
-            clients = [client for client in clients if not client.is_closed()]
+            clients[:] = [client for client in clients if not client.is_closed()]
             busy.socket.close()
             clients.append(newest)
         assert len(clients) >= CONNECTIONS - 5
