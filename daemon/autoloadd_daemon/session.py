@@ -41,6 +41,10 @@ _FRAMES_PER_TURN = 64
 _OUTPUT_PER_TURN = 1024 * 1024
 
 
+def _tell_nobody() -> None:
+    return
+
+
 class Session:
     """What one connection has said and is owed.
 
@@ -128,7 +132,12 @@ class Session:
         return output
 
     def abandon(self) -> None:
-        """Give up what belongs to the connection: its bulk."""
+        """Give up what belongs to the connection: its bulk, and its memory.
+
+        Nobody is told of answers any more. Peer and session referred to each other by that: what
+        a closed connection had received or was owed stayed until the garbage collector came.
+        """
+        self._on_answer = _tell_nobody
         if self.bulk is not None:
             self._context.discard_bulk(self)
 
