@@ -141,7 +141,7 @@ def test_a_directory_that_others_can_reach_is_not_trusted(ctl: Ctl, run_director
     run_directory.chmod(0o755)
     done = ctl("ping")
     assert done.returncode == 3
-    assert b"it must be 0700: chmod 700" in done.stderr
+    assert b"of its own with mode 0700" in done.stderr
 
 
 def test_a_socket_path_that_is_too_long_is_told(ctl: Ctl) -> None:

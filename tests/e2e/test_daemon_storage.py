@@ -1,0 +1,207 @@
+"""What happens to the daemon's storage while it runs: removed, full, more than may be kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from autoloadd_client.errors import CacheError, NotDurableError
+
+from ..running import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from autoloadd_client import Cache
+
+    from ..running import Daemon
+
+SECONDS = 20.0
+MIB = 1024 * 1024
+OTHER = "fish/3.7/8"
+
+
+def names_of(cache: Cache) -> set[str]:
+    return {name for name, _ in cache.names()}
+
+
+def storage(daemon: Daemon) -> dict[str, Any]:
+    found: dict[str, Any] = daemon.status()["storage"]
+    return found
+
+
+def test_the_cache_directory_is_removed_while_it_runs(daemon: Daemon, cache: Cache) -> None:
+    cache.put_many({"a": b"1", "b": b"2"})
+    with daemon.cache(OTHER) as other:
+        shutil.rmtree(daemon.cache_dir)
+        with pytest.raises(NotDurableError):
+            cache.put("a", b"new")
+        with pytest.raises(NotDurableError):
+            other.put("a", b"new")
+        with pytest.raises(NotDurableError):
+            cache.merge({f"n{number}": bytes(MIB) for number in range(3)})
+        assert cache.get_many(["a", "b"]) == {"a": b"1", "b": b"2"}
+        assert other.get("a") is None
+        found = storage(daemon)
+        assert found["state"] == "degraded"
+        assert str(daemon.cache_dir) in found["error"]
+        assert found["since_ns_ago"] > 0
+    cache.put("lost", b"1", wait=False)
+    assert cache.get("lost") is None
+    assert daemon.stop() == 0
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.fail("this test mounts a small tmpfs: run it as root")
+    path.mkdir(mode=0o700)
+    options = f"size={size},mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(directory: Path) -> Path:
+    """Take all the room there is; return the file that has it."""
+    path = directory / "filler"
+    with path.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:
+                continue
+    return path
+
+
+def test_a_full_disk(idle_daemon: Daemon) -> None:
+    with small_disk(idle_daemon.cache_dir, "24m"):
+        idle_daemon.start()
+        with idle_daemon.cache() as cache:
+            check_full_disk(idle_daemon, cache)
+        assert idle_daemon.stop() == 0
+
+
+def check_full_disk(daemon: Daemon, cache: Cache) -> None:
+    kept = {f"n{number}": os.urandom(50_000) for number in range(40)}
+    cache.merge(kept)
+    # Into an image now: one that was built later would make room.
+    daemon.restart()
+    for _ in range(2):
+        filler = fill(daemon.cache_dir)
+        # The journal's last page may have room for a few small ones.
+        with pytest.raises(NotDurableError):
+            cache.put("refused", os.urandom(50_000))
+        with pytest.raises(NotDurableError):
+            cache.put("refused", os.urandom(50_000), sync="fsync")
+        with pytest.raises(NotDurableError):
+            cache.replace({"refused": bytes(50_000)})
+        cache.put("refused", os.urandom(50_000), wait=False)
+        assert cache.get_many([*kept, "refused"]) == kept
+        found = storage(daemon)
+        assert (found["state"], "No space left" in found["error"]) == ("degraded", True)
+        assert cache.flush().refused == 1
+        daemon.kill()
+        daemon.start()
+        assert cache.get_many([*kept, "refused"]) == kept
+        with pytest.raises(NotDurableError):
+            cache.put("refused", os.urandom(50_000))
+        filler.unlink()
+        wait_until(lambda: puts(cache, kept), 2, "writes to work again")
+        wait_until(lambda: storage(daemon)["state"] == "healthy", 2, "storage to be healthy")
+        assert storage(daemon)["error"] is None
+    daemon.restart()
+    assert cache.get_many([*kept, "refused"]) == kept
+
+
+def puts(cache: Cache, kept: dict[str, bytes]) -> bool:
+    name, blob = f"again-{len(kept)}", os.urandom(50_000)
+    try:
+        cache.put(name, blob, sync="fsync")
+    except NotDurableError:
+        return False
+    kept[name] = blob
+    return True
+
+
+def test_a_full_disk_becomes_healthy_without_any_write(idle_daemon: Daemon) -> None:
+    with small_disk(idle_daemon.cache_dir, "4m"):
+        idle_daemon.start()
+        with idle_daemon.cache() as cache:
+            cache.put("a", b"1")
+            filler = fill(idle_daemon.cache_dir)
+            with pytest.raises(NotDurableError):
+                cache.put("b", os.urandom(50_000))
+            filler.unlink()
+        wait_until(lambda: storage(idle_daemon)["state"] == "healthy", 2, "storage to heal")
+        assert idle_daemon.stop() == 0
+
+
+# Its size
+
+
+def test_over_full_evicts_the_oldest_and_refuses_nothing(idle_daemon: Daemon) -> None:
+    idle_daemon.start("--max-bytes", "16 MiB")
+    with idle_daemon.cache() as cache:
+        blob = os.urandom(100_000)
+        last = None
+        for number in range(500):
+            last = cache.put(f"n{number:03}", blob)
+        assert last == 500
+        wait_until(
+            lambda: idle_daemon.status()["shard_bytes"] <= 16 * MIB, SECONDS, "room to be made"
+        )
+        kept = sorted(names_of(cache))
+        # What is kept is the newest, without a gap.
+        assert kept == [f"n{number:03}" for number in range(500 - len(kept), 500)]
+        assert 100 <= len(kept) < 168
+        assert cache.stats()["evicted"] == 500 - len(kept)
+        idle_daemon.restart("--max-bytes", "16 MiB")
+        assert sorted(names_of(cache)) == kept
+        assert cache.get(kept[0]) == blob
+
+
+def test_over_full_gives_up_the_shard_that_was_least_recently_used(idle_daemon: Daemon) -> None:
+    idle_daemon.start("--max-bytes", "16 MiB")
+    shells = ("zsh/1/8", "zsh/2/8", "zsh/3/8")
+    with ExitStack() as stack:
+        check_least_recently_used(
+            [stack.enter_context(idle_daemon.cache(shell)) for shell in shells]
+        )
+
+
+def check_least_recently_used(caches: list[Cache]) -> None:
+    entries = {f"n{number}": os.urandom(100_000) for number in range(60)}
+    for cache in caches[:2]:
+        cache.merge(entries)
+    # A shard that waits for its image is not given up.
+    wait_until(
+        lambda: not any(shard["journal_bytes"] for shard in caches[0].shards()), SECONDS, "images"
+    )
+    # The first one was used last.
+    assert caches[0].get("n0") == entries["n0"]
+    caches[2].merge(entries)
+    wait_until(lambda: len(caches[2].shards()) == 2, SECONDS, "a shard to go")
+    assert [cache.count() for cache in caches] == [60, 0, 60]
+    assert caches[0].get_many(entries) == entries
+
+
+def test_a_merge_larger_than_the_bound(idle_daemon: Daemon) -> None:
+    """A bulk that passes `max_bytes` by itself is refused; nothing that was there goes."""
+    idle_daemon.start("--max-bytes", "16 MiB")
+    with idle_daemon.cache() as cache:
+        cache.put("a", b"1")
+        with pytest.raises(CacheError, match="max_bytes"):
+            cache.merge((f"n{number}", bytes(MIB)) for number in range(20))
+        assert names_of(cache) == {"a"}
+        cache.merge((f"n{number}", bytes(MIB)) for number in range(10))
+        assert cache.count() == 11
