@@ -26,7 +26,7 @@ from autoloadd_protocol.requests import (
     request_frame,
 )
 
-from .checks import check_blob, check_fingerprint, check_name, check_sync, check_time
+from .checks import check_blob, check_fingerprint, check_list, check_name, check_sync, check_time
 from .control import Control
 from .entry import Entry
 from .errors import ForgedError, SwitchedOffError
@@ -103,7 +103,7 @@ class Cache(Control):
         """Return the blobs of those names that are present and fresh."""
         from .listing import get_many  # noqa: PLC0415
 
-        return get_many(self._many_calls(), names, self._binary_mtime_ns)
+        return get_many(self._many_calls(), check_list(names), self._binary_mtime_ns)
 
     def put(
         self,
@@ -225,7 +225,7 @@ class Cache(Control):
         """
         from .listing import missing  # noqa: PLC0415
 
-        return missing(self._many_calls(), names, self._binary_mtime_ns)
+        return missing(self._many_calls(), check_list(names), self._binary_mtime_ns)
 
     def count(self) -> int:
         """Return the number of entries, stale ones included."""
@@ -258,8 +258,7 @@ class Cache(Control):
         return require_flushed(decode_result(connection, answer, deadline), unconfirmed)
 
     def _connection(self) -> Connection:
-        if is_switched_off(os.environ):
-            raise SwitchedOffError("AUTOLOADD_CACHE or ZSHRS_CACHE switches the cache off")
+        refuse_switched_off()
         return self._connections.own()
 
     def _ask_for(
@@ -340,6 +339,12 @@ class Cache(Control):
         # connection is answered when they are done.
         if self._connection().has_unflushed():
             self.count()
+
+
+def refuse_switched_off() -> None:
+    """Raise SwitchedOffError while the user wants no cache."""
+    if is_switched_off(os.environ):
+        raise SwitchedOffError("AUTOLOADD_CACHE or ZSHRS_CACHE switches the cache off")
 
 
 def _pairs(entries: Entries) -> Iterable[tuple[str, bytes | Entry]]:

@@ -21,7 +21,7 @@ from .errors import refusal
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import TypeVar
 
     Value = TypeVar("Value")
@@ -60,6 +60,13 @@ def check_time(time_ns: int | None) -> int | None:
 def check_sync(sync: str) -> str:
     """Return one of "memory", "write", "fsync"."""
     return checked(parameters.read_sync, sync)
+
+
+def check_list(names: Iterable[Value]) -> Iterable[Value]:
+    """Return names that are not one str, whose letters would be taken for names."""
+    if isinstance(names, str):
+        raise refusal(BAD_REQUEST, f"names: give a list of names, not the str {names!r:.80}")
+    return names
 
 
 def encode_pair(name: str, entry: bytes | Entry) -> bytes:

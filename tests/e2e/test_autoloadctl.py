@@ -269,6 +269,16 @@ def test_a_cache_that_is_switched_off_misses(ctl: Ctl, variable: str, command: l
     assert ctl("ping", environment={variable: "no"}).returncode == 0
 
 
+@pytest.mark.parametrize("command", [["get", "name"], ["count"], ["put", "name"]])
+def test_a_cache_that_is_switched_off_misses_also_where_nobody_is_to_be_asked(
+    ctl: Ctl, run_directory: Path, command: list[str]
+) -> None:
+    nobody = {"AUTOLOADD_CACHE": "0", "AUTOLOADD_SOCKET": f"{run_directory}/nobody"}
+    done = ctl(*command, environment=nobody)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"switches the cache off" in done.stderr
+
+
 def test_options_may_stand_before_the_command(ctl: Ctl, daemon: Daemon) -> None:
     put(ctl, "name", b"zsh's")
     done = ctl("--socket", daemon.socket_path, *PRODUCER, "--json", "count")

@@ -22,7 +22,11 @@ AUTOLOADCTL = (sys.executable, "-m", "autoloadd_client.cli")
 
 MISUSES = {
     (): "the following arguments are required: COMMAND (see `autoloadctl --help`)",
-    ("gat", "x"): "argument COMMAND: invalid choice: 'gat'",
+    ("gat", "x"): "there is no command 'gat'; did you mean get? (see `autoloadctl --help`)",
+    ("zzz",): "there is no command 'zzz' (see `autoloadctl --help`)",
+    ("help", "gat"): "there is no command 'gat'",
+    ("ping", "x"): "unrecognized arguments: x (see `autoloadctl ping --help`)",
+    ("ping", "--", "-x"): "unrecognized arguments: -x (see `autoloadctl ping --help`)",
     ("--sock", "x", "ping"): "(see `autoloadctl --help`)",
     ("get",): "the following arguments are required: NAME (see `autoloadctl get --help`)",
     ("get", "x", "--producer", "zsh"): "'zsh' is not NAME/VERSION/WIDTH[/BUILD], such as zsh/5.9/8",
@@ -46,7 +50,8 @@ MISUSES = {
     ("put", "x", "/no/file", *PRODUCER): "/no/file: No such file or directory",
     ("put", "x", "/", *PRODUCER): "/: Is a directory",
     ("put", "x", "--sync", "always", *PRODUCER): "argument --sync: invalid choice: 'always'",
-    ("warm", "fish"): "argument zsh: invalid choice: 'fish'",
+    ("warm",): "the following arguments are required: zsh (see `autoloadctl warm --help`)",
+    ("warm", "fish"): "argument zsh: zsh is the only shell so far, not 'fish'",
     ("warm", "zsh", "/no/directory"): "/no/directory: No such file or directory",
     ("warm", "zsh", "/bin/sh"): "/bin/sh: Not a directory",
     ("warm", "zsh", *PRODUCER): "leave out --producer and --mtime",
@@ -152,3 +157,28 @@ def test_operands_may_stand_before_and_behind_options(
 ) -> None:
     assert ctl(*arguments, given=b"print hello").returncode == 0
     assert ctl("get", "greet", "--producer", "zsh/5.9/8").stdout == b"print hello"
+
+
+def test_behind_two_dashes_everything_is_an_operand(
+    ctl: Ctl, daemon: Daemon, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"blob")
+    assert ctl("put", *PRODUCER, "--", "-dash", source).returncode == 0
+    assert ctl("put", "x", *PRODUCER, "--", "-", given=b"stdin").returncode == 0
+    assert ctl("get", "--", "-dash").stdout == b"blob"
+    assert ctl("get", "--json", "x", *PRODUCER, "--", "-dash").returncode == 0
+    assert ctl("ls", "--", "-d").stdout == b"-dash\n"
+    assert ctl("missing", "--", "-x", "-dash", "--").stdout == b"-x\n--\n"
+    assert ctl("rm", "--", "-dash").stdout == b"removed 1 of 1 name\n"
+
+
+def test_the_help_is_also_a_command(ctl: Ctl) -> None:
+    assert ctl("help").stdout == ctl("--help").stdout
+    assert ctl("help", "get").stdout == ctl("get", "--help").stdout
+
+
+def test_the_help_of_warm_says_how_to_take_ones_own_fpath_along(ctl: Ctl) -> None:
+    text = ctl("warm", "--help").stdout.decode()
+    assert "startup files (.zshenv, .zshrc) are not read" in text
+    assert "\n  autoloadctl warm zsh $fpath\n" in text

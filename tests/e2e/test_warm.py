@@ -123,6 +123,13 @@ def test_the_first_directory_with_a_name_wins(
     assert ctl("get", "one", *producer, *option).returncode == 0
 
 
+def test_directories_that_are_not_there_are_passed_over_and_told(ctl: Ctl, functions: Path) -> None:
+    done = ctl("warm", "zsh", "/no/directory", functions)
+    assert done.returncode == 0
+    assert b"3 functions in 1 directory; 3 compiled" in done.stdout
+    assert done.stderr == b"passed over /no/directory: No such file or directory\n"
+
+
 def test_what_does_not_compile_is_left_out_each_time_and_told(
     ctl: Ctl, functions: Path, producer: tuple[str, str]
 ) -> None:

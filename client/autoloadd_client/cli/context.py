@@ -8,7 +8,7 @@ import sys
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from autoloadd_client.cache import Cache
+from autoloadd_client.cache import Cache, refuse_switched_off
 from autoloadd_client.shells.fingerprint import fingerprint_file
 from autoloadd_protocol.limits import NAME_BYTES
 from autoloadd_protocol.producer import Producer, parse_producer, producer_from_map
@@ -110,6 +110,7 @@ class Context:
         return given or _producer_from_environment() or self._only_producer()
 
     def _only_producer(self) -> Producer:
+        refuse_switched_off()  # also where no daemon runs that could be asked
         with self.open_daemon() as daemon:
             producers = [producer_from_map(row["producer"]) for row in daemon.shards()]
         if len(producers) == 1:

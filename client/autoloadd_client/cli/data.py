@@ -118,6 +118,7 @@ def add_commands(subparsers: Subparsers) -> None:
         operands="NAME...",
         examples=_RM_EXAMPLES,
         usual_timeout=WRITE_SECONDS,
+        more=" Names that are not there are no failure: the exit status is 0.",
     )
     rm.add_argument("names", metavar="NAME", nargs="+")
     add_sync(rm)

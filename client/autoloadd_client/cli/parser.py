@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from autoloadd_protocol import __version__
 from autoloadd_protocol.producer import parse_producer
@@ -12,7 +12,7 @@ from .context import EXAMPLE_PRODUCER, Context
 from .conventions import PROGRAM, READ_SECONDS, WRITE_SECONDS, error_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from autoloadd_protocol.producer import Producer
 
@@ -49,7 +49,8 @@ environment:
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors point at the help instead of printing usage.
 
-    A command's operands may stand before, between and behind its options (`takes_mixed`).
+    A command's operands may stand before, between and behind its options (`takes_mixed`); behind
+    `--` everything is an operand.
     """
 
     takes_mixed = False
@@ -63,13 +64,53 @@ class Parser(argparse.ArgumentParser):
         # It comes back here twice, for the options and for the operands.
         self.takes_mixed = False
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            found, rest = self.parse_known_intermixed_args(_shield(args or ()), namespace)
         finally:
             self.takes_mixed = True
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(map(_unshield, rest))}")
+        for name, value in vars(found).items():
+            setattr(found, name, _unshield(value))
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
         self.exit(2, error_line(f"{message} (see `{self.prog} --help`)"))
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            raise argparse.ArgumentError(None, _describe_unknown(str(value), action.choices))
+        super()._check_value(action, value)
+
+
+_SHIELD = "\0"
+"""No argument holds this byte: one behind `--` that gets it is taken for an option no more."""
+
+
+def _shield(arguments: Sequence[str]) -> list[str]:
+    # argparse itself forgets between its two passes what stood behind `--`.
+    if "--" not in arguments:
+        return list(arguments)
+    end = arguments.index("--")
+    operands = (
+        _SHIELD + argument if argument.startswith("-") and argument != "-" else argument
+        for argument in arguments[end + 1 :]
+    )
+    return [*arguments[:end], *operands]
+
+
+def _unshield(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unshield(item) for item in value]
+    return value.removeprefix(_SHIELD) if isinstance(value, str) else value
+
+
+def _describe_unknown(command: str, known: Iterable[str]) -> str:
+    # Only who mistyped waits for this import.
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    near = get_close_matches(command, list(known), n=1)
+    return f"there is no command {command!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def build_parser(groups: Sequence[Callable[[Subparsers], None]]) -> Parser:
@@ -114,17 +155,19 @@ def add_command(
     examples: str,
     data: bool = True,
     usual_timeout: float = READ_SECONDS,
+    more: str = "",
 ) -> Parser:
     """Add a command: `summary` is its line in the list, `examples` the end of its own help.
 
     `operands` is what its usage line shows behind the options; they are added by the caller.
-    `data` says that it works on one producer's entries. `usual_timeout` is in seconds.
+    `data` says that it works on one producer's entries. `usual_timeout` is in seconds. `more` is
+    what its own help says besides the summary.
     """
     parser: Parser = subparsers.add_parser(
         name,
         usage=f"{PROGRAM} {name} [OPTION]... {operands}".rstrip(),
         help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
+        description=f"{summary[0].upper()}{summary[1:]}.{more}",
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

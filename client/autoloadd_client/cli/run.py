@@ -60,6 +60,8 @@ def _run_and_flush(arguments: Sequence[str]) -> int:
 
 def _run_command(arguments: Sequence[str]) -> int:
     """Run the command. Raises FailedError for everything that has a message for the user."""
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     options = build_parser(_GROUPS).parse_args(arguments, default_options())
     try:
         status: int = options.run(Context(options))

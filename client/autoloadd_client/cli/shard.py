@@ -36,7 +36,7 @@ def add_commands(subparsers: Subparsers) -> None:
         subparsers,
         "clear",
         run_clear,
-        summary="remove all entries of a producer, at once",
+        summary="remove all entries of a producer, without asking",
         examples="  autoloadctl clear --producer zsh/5.9/8\n",
         usual_timeout=WRITE_SECONDS,
     )

@@ -44,7 +44,7 @@ def run_warm(context: Context) -> int:
     # Python's own answer to SIGTERM would leave the directory with the compiled files behind.
     signal.signal(signal.SIGTERM, _end_cleanly)
     started = time.monotonic_ns()
-    directories = _check_directories(context.arguments.directories)
+    directories = _check_directories(context)
     zsh = find_zsh(context.arguments.binary)
     found = find_functions(directories or zsh.fpath)
     outcome = _Outcome(left_out=list(found.left_out))
@@ -70,13 +70,24 @@ def _end_cleanly(_number: int, _frame: object) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _check_directories(directories: Sequence[str]) -> Sequence[str]:
-    for directory in directories:
+def _check_directories(context: Context) -> Sequence[str]:
+    """Return those of the given directories that can be listed, having named the others.
+
+    Raises UsageError where that leaves none: an fpath may well name some that are not there.
+    """
+    given: Sequence[str] = context.arguments.directories
+    problems = {}
+    for directory in given:
         try:
             os.scandir(directory).close()
         except OSError as exc:
-            raise UsageError(f"{directory}: {exc.strerror}") from exc
-    return directories
+            problems[directory] = f"{directory}: {exc.strerror}"
+    usable = [directory for directory in given if directory not in problems]
+    if given and not usable:
+        raise UsageError("; ".join(problems.values()))
+    for problem in problems.values():
+        context.warn(f"passed over {problem}")
+    return usable
 
 
 def _ask_what_is_missing(cache: Cache, found: Found, zsh: Zsh) -> list[Function]:
