@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from autoloadd_protocol import __version__
+from autoloadd_protocol.errors import NOT_DURABLE, RequestError
 
 from .activation import inherited_listener, notify
 from .builder import Builder
 from .catalog import Catalog
 from .descriptors import raise_limit
-from .errors import ConfigError, StartError
-from .listening import DirectoryLock, bind
+from .errors import AlreadyServedError, ConfigError, StartError, StopError
+from .listening import DirectoryLock, Listener, bind
 from .log import set_level
 from .methods.context import Context
 from .metrics import Metrics
@@ -60,17 +61,16 @@ class App:
         self._stop_requested = trio.Event()
         self._shutdown_answers: list[Callable[[object], None]] = []
         self._background = trio.CancelScope()
+        self._not_stored: str | None = None
 
     def run(self) -> None:
         """Serve until told to stop."""
         os.umask(0o077)
         raise_limit()
         inherited = inherited_listener(os.environ)
-        locks = [DirectoryLock.take(self._files, self._settings.cache_dir)]
+        self._locks: list[DirectoryLock] = []
         try:
-            if inherited is None:
-                socket_dir = os.path.dirname(self._settings.socket)
-                locks.append(DirectoryLock.take(self._files, socket_dir))
+            self._take_locks(inherited)
             self._catalog = Catalog(
                 self._files,
                 self._settings.cache_dir,
@@ -81,10 +81,23 @@ class App:
             self._catalog.recover()
             self._report_recovery(time.monotonic() - started)
             self._listener = inherited or bind(self._settings.socket)
+        except StartError:
+            for lock in reversed(self._locks):
+                lock.undo()
+            raise
+        try:
             trio.run(self._main)
         finally:
-            for lock in locks:
+            for lock in self._locks:
                 lock.release()
+        if self._not_stored is not None:
+            raise StopError(f"stopped, but not everything is stored: {self._not_stored}")
+
+    def _take_locks(self, inherited: Listener | None) -> None:
+        self._locks.append(DirectoryLock.take(self._files, self._settings.cache_dir))
+        if inherited is None:
+            socket_dir = os.path.dirname(self._settings.socket)
+            self._locks.append(DirectoryLock.take(self._files, socket_dir))
 
     async def _main(self) -> None:
         token = trio.lowlevel.current_trio_token()
@@ -179,10 +192,37 @@ class App:
             self._writer.resume()
             if time.monotonic() - last_check >= _CHECK_SECONDS:
                 last_check = time.monotonic()
+                self._check_directories()
                 self._check_socket()
 
+    def _check_directories(self) -> None:
+        """Notice that a directory was removed or replaced: what is there now may be another's."""
+        cache_lock, *socket_locks = self._locks
+        if self._catalog.lost is None and not cache_lock.is_in_place():
+            self._catalog.lost = (
+                f"{cache_lock.path} was removed or replaced while the daemon ran; "
+                "restart autoloadd to begin anew there"
+            )
+            self._metrics.health.report(self._catalog.lost)
+            _logger.error("%s; until then it serves what it has", self._catalog.lost)
+        for lock in socket_locks:
+            if not lock.is_in_place():
+                self._lock_again(lock)
+
+    def _lock_again(self, lock: DirectoryLock) -> None:
+        try:
+            self._locks.append(DirectoryLock.take(self._files, lock.path))
+        except AlreadyServedError as exc:
+            _logger.error("stopping: %s", exc)  # noqa: TRY400
+            self._stop_requested.set()
+        except StartError as exc:
+            _logger.error("the socket's directory is gone: %s", exc)  # noqa: TRY400
+        else:
+            self._locks.remove(lock)
+            lock.release()
+
     def _check_socket(self) -> None:
-        if self._listener.is_in_place():
+        if self._listener.is_in_place() or not all(lock.is_in_place() for lock in self._locks[1:]):
             return
         self._metrics.count("socket_lost")
         if self._listener.is_inherited:
@@ -233,13 +273,26 @@ class App:
         in_time = await trio.to_thread.run_sync(self._sync_thread.stop, _SYNC_SECONDS)
         if not in_time:
             _logger.error("the disk did not answer; what it has not taken may be lost")
+        self._not_stored = self._what_is_not_stored(in_time=in_time)
+        outcome = None
+        if self._not_stored is not None:
+            outcome = RequestError(NOT_DURABLE, f"not everything is stored: {self._not_stored}")
         for answer in self._shutdown_answers:
-            answer(None)
+            answer(outcome)
         self._server.settle()
         with trio.move_on_after(_SEND_SECONDS):
             while self._server.owes_answers:  # noqa: ASYNC110  # a rare end, not worth an event
                 await trio.sleep(_POLL_SECONDS)
         _logger.info("stopped")
+
+    def _what_is_not_stored(self, *, in_time: bool) -> str | None:
+        """Return why a new start may not find everything, or None."""
+        if not in_time:
+            return "the disk did not answer"
+        if self._catalog.lost is not None:
+            return self._catalog.lost
+        unsynced = [files.directory for _, files in self._catalog if files.has_unsynced]
+        return self._catalog.failure or next(iter(unsynced), None)
 
     def _report_recovery(self, seconds: float) -> None:
         entries = sum(shard.entries for shard, _ in self._catalog)

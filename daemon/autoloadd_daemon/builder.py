@@ -80,7 +80,7 @@ class Builder:
 
     def consider(self) -> None:
         """Start a build if one is due. Only between batches: a build begins where a batch ended."""
-        if self._building is not None or not self._candidates:
+        if self._building is not None or not self._candidates or self._catalog.lost:
             return
         if time.monotonic_ns() < self._not_before_ns:
             return
@@ -118,6 +118,8 @@ class Builder:
         Nothing may be written meanwhile.
         """
         await self.wait_until_idle()
+        if self._catalog.lost:
+            return
         for shard, files in self._catalog:
             if files.journal_bytes:
                 self._building = shard

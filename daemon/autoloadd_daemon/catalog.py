@@ -30,11 +30,16 @@ _PROBE_BYTES = 65_536
 
 
 class Catalog:
-    """The shards that there are. `max_bytes` bounds them and the staged bulks together."""
+    """The shards that there are. `max_bytes` bounds them and the staged bulks together.
+
+    `lost` says why nothing may be written any more: the directory at the path is not the one that
+    this daemon has locked, so it may be another daemon's.
+    """
 
     def __init__(self, files: Files, cache_dir: str, metrics: Metrics, *, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.staged_bytes = 0
+        self.lost: str | None = None
         self.open_bulks: dict[int, str] = {}
         """Bulks that are being staged: their tokens, and the ids of their shards."""
         self.cache_dir = cache_dir
@@ -113,6 +118,7 @@ class Catalog:
         The rename makes it one step: a crash leaves all of the shard or nothing. Runs in the sync
         thread, which alone uses the descriptors of journals apart from appends.
         """
+        self.check_in_place()
         _, shard_files = self._shards[shard_id]
         self._drops += 1
         dropped = f"{self.cache_dir}/{_DROPPED}{os.getpid()}-{self._drops}"
@@ -130,11 +136,20 @@ class Catalog:
             _logger.warning("%s could not be removed: %s", dropped, exc)
 
     def forget(self, shard_id: str) -> None:
-        """Take out a shard whose files are removed."""
-        del self._shards[shard_id]
+        """Take out a shard whose files are removed, set-aside ones among them."""
+        directory = self._shards.pop(shard_id)[1].directory
+        kept = [a for a in self._metrics.set_aside if os.path.dirname(a.file) != directory]
+        self._metrics.set_aside.clear()
+        self._metrics.set_aside.extend(kept)
+
+    def check_in_place(self) -> None:
+        """Return if the cache directory is still ours. Raises StorageError otherwise."""
+        if self.lost is not None:
+            raise StorageError(self.lost)
 
     def probe(self) -> None:
         """Try whether the disk takes a small file. Raises StorageError."""
+        self.check_in_place()
         path = f"{self.cache_dir}/{_PROBE}"
         try:
             self._files.remove(path)

@@ -4,6 +4,7 @@ DaemonError
 ├── ConfigError              a setting cannot be used: said at start, exit 2
 ├── StartError               the daemon cannot serve here: said at start, exit 1
 │   └── AlreadyServedError   another daemon serves this directory or socket: exit 3
+├── StopError                it stopped, but not everything is stored: said, exit 1
 └── StorageError             files refuse a write: the client gets `not_durable`, reads go on
     └── DamageError          a file's bytes are not what was written: set the file aside
 """
@@ -25,6 +26,10 @@ class StartError(DaemonError):
 
 class AlreadyServedError(StartError):
     """Another daemon holds this cache directory or socket. Nothing was touched."""
+
+
+class StopError(DaemonError):
+    """The daemon stopped, and what the message says kept it from storing everything."""
 
 
 class StorageError(DaemonError):

@@ -9,6 +9,7 @@ import fcntl
 import os
 import socket
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,10 @@ BACKLOG = 4096
 class DirectoryLock:
     """A private directory that this process alone uses, until `release` or its end."""
 
-    def __init__(self, path: str, descriptor: int) -> None:
+    def __init__(self, path: str, descriptor: int, *, is_new: bool) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._is_new = is_new
 
     @classmethod
     def take(cls, files: Files, path: str) -> Self:
@@ -39,6 +41,7 @@ class DirectoryLock:
 
         Raises AlreadyServedError if another daemon has it, StartError if it cannot be used.
         """
+        is_new = not os.path.lexists(path)
         try:
             files.make_directories(path)
             check_private_directory(path, os.geteuid(), os.lstat)
@@ -53,7 +56,20 @@ class DirectoryLock:
         except BlockingIOError as exc:
             os.close(descriptor)
             raise AlreadyServedError(f"another autoloadd uses {path}") from exc
-        return cls(path, descriptor)
+        return cls(path, descriptor, is_new=is_new)
+
+    def is_in_place(self) -> bool:
+        """Tell whether the path still leads to the directory that is locked."""
+        locked = os.fstat(self._descriptor)
+        return _identity(self.path) == (locked.st_dev, locked.st_ino)
+
+    def undo(self) -> None:
+        """Leave things as they were before `take`: the daemon cannot serve here."""
+        self.release()
+        if self._is_new:
+            # One that is not empty by now is somebody else's too.
+            with suppress(OSError):
+                os.rmdir(self.path)
 
     def release(self) -> None:
         """Let another daemon have the directory."""

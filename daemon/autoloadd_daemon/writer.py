@@ -178,6 +178,7 @@ class Writer:
         if not frames:
             return True
         try:
+            self._catalog.check_in_place()
             files.append(
                 frames,
                 last_generation=group.shard.generation,

@@ -92,7 +92,8 @@ def check_private_directory(path: str, uid: int, lstat: Callable[[str], StatLike
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077:
         raise RendezvousError(
-            f"{path} has mode {mode:04o}, others can reach it; it must be 0700: chmod 700 {path}"
+            f"{path} has mode {mode:04o}, others can reach it; "
+            "autoloadd needs a directory of its own with mode 0700"
         )
 
 

@@ -84,7 +84,7 @@ def test_a_directory_that_others_can_reach_is_refused(mode: int, tmp_path: Path)
     path = tmp_path / "open"
     path.mkdir()
     path.chmod(mode)
-    with pytest.raises(StartError, match=f"mode {mode:04o}, others can reach it.*chmod 700 {path}"):
+    with pytest.raises(StartError, match=f"mode {mode:04o}, others can reach it.*mode 0700"):
         DirectoryLock.take(FILES, str(path))
 
 

@@ -43,6 +43,7 @@ def bulk_begin(context: Context, session: Session, params: Params) -> Parts:
         raise RequestError(BUSY, f"{BULKS} bulks are open, try again later")
     _, files = context.catalog.open(producer)
     try:
+        context.catalog.check_in_place()
         staged = files.stage(mode, built_at_ns)
     except StorageError as exc:
         raise RequestError(NOT_DURABLE, str(exc)) from exc
