@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from .cache import Blob
     from .connection import Connection
     from .entry import Entry
 
@@ -49,7 +50,7 @@ class Chunk:
         """Return the number of entries."""
         return len(self._pairs)
 
-    def add(self, name: str, entry: bytes | Entry) -> None:
+    def add(self, name: str, entry: Blob | Entry) -> None:
         """Take one more entry. Raises BadRequestError or TooLargeError."""
         pair = encode_pair(name, entry)
         self.encoded_bytes += len(pair) - len(self._pairs.get(name, b""))
@@ -68,7 +69,7 @@ class Chunk:
         return map_header(len(self._pairs)) + b"".join(self._pairs.values())
 
 
-def chunks_of(entries: Iterable[tuple[str, bytes | Entry]]) -> Iterator[Chunk]:
+def chunks_of(entries: Iterable[tuple[str, Blob | Entry]]) -> Iterator[Chunk]:
     """Yield all entries in chunks; the last one may be small, and the only one empty."""
     chunk = Chunk()
     sent = False

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from .calls import Flushed
     from .connection import Connection
 
-    Entries: TypeAlias = Mapping[str, bytes | Entry] | Iterable[tuple[str, bytes | Entry]]
+    Blob: TypeAlias = bytes | bytearray | memoryview
+    Entries: TypeAlias = Mapping[str, Blob | Entry] | Iterable[tuple[str, Blob | Entry]]
     Wanted: TypeAlias = str | tuple[str, bytes | None, int | None]
 
 
@@ -108,7 +109,7 @@ class Cache(Control):
     def put(
         self,
         name: str,
-        blob: bytes,
+        blob: Blob,
         *,
         fingerprint: bytes | None = None,
         sync: str = "write",
@@ -135,7 +136,7 @@ class Cache(Control):
             return None
         return self._read_uint(connection.exchange(request, deadline))
 
-    def put_many(self, entries: Mapping[str, bytes | Entry], *, sync: str = "write") -> int:
+    def put_many(self, entries: Mapping[str, Blob | Entry], *, sync: str = "write") -> int:
         """Store entries, all or nothing; return the generation.
 
         One request; what does not fit a frame is streamed as by `merge`.
@@ -347,7 +348,7 @@ def refuse_switched_off() -> None:
         raise SwitchedOffError("AUTOLOADD_CACHE or ZSHRS_CACHE switches the cache off")
 
 
-def _pairs(entries: Entries) -> Iterable[tuple[str, bytes | Entry]]:
+def _pairs(entries: Entries) -> Iterable[tuple[str, Blob | Entry]]:
     from collections.abc import Mapping  # noqa: PLC0415
 
     return entries.items() if isinstance(entries, Mapping) else entries

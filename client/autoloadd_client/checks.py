@@ -17,7 +17,7 @@ from autoloadd_protocol.encoding import (
 from autoloadd_protocol.errors import BAD_REQUEST, RequestError
 
 from .entry import Entry
-from .errors import refusal
+from .errors import BadRequestError, refusal
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -27,8 +27,16 @@ if TYPE_CHECKING:
     Value = TypeVar("Value")
 
 
-def checked(read: Callable[[object], Value], value: object) -> Value:
-    """Return what one of `parameters.read_*` makes of a value."""
+_NONE = type(None)
+
+
+def checked(
+    read: Callable[[object], Value], value: object, kinds: tuple[type, ...], wanted: str
+) -> Value:
+    """Return what one of `parameters.read_*` makes of a value of one of the kinds."""
+    if not isinstance(value, kinds):
+        got = "None" if value is None else type(value).__name__
+        raise refusal(BAD_REQUEST, f"{wanted}, got {got}")
     try:
         return read(value)
     except RequestError as exc:
@@ -39,27 +47,36 @@ def checked(read: Callable[[object], Value], value: object) -> Value:
 
 def check_name(name: str) -> bytes:
     """Return a name's UTF-8 bytes: 1 to 1,024 of them."""
-    return checked(parameters.read_name, name)
+    return checked(parameters.read_name, name, (str,), "a name: expected str")
 
 
-def check_blob(blob: bytes) -> bytes:
-    """Return a blob: at most 4 MiB."""
-    return checked(parameters.read_blob, blob)
+def check_blob(blob: bytes | bytearray | memoryview) -> bytes:
+    """Return a blob as bytes: at most 4 MiB."""
+    if isinstance(blob, (bytearray, memoryview)):
+        blob = bytes(blob)
+    return checked(parameters.read_blob, blob, (bytes,), "a blob: expected bytes")
 
 
 def check_fingerprint(fingerprint: bytes | None) -> bytes | None:
     """Return a fingerprint: None, or 1 to 1,024 bytes."""
-    return checked(parameters.read_fingerprint, fingerprint)
+    wanted = "a fingerprint: expected bytes or None"
+    return checked(parameters.read_fingerprint, fingerprint, (bytes, _NONE), wanted)
 
 
 def check_time(time_ns: int | None) -> int | None:
     """Return a time: None, or a signed 64-bit number of ns."""
-    return checked(parameters.read_time, time_ns)
+    wanted = "a time: expected a signed 64-bit int (ns) or None"
+    try:
+        return checked(parameters.read_time, time_ns, (int, _NONE), wanted)
+    except BadRequestError as exc:
+        raise refusal(BAD_REQUEST, f"{wanted}, got {time_ns!r:.40}") from exc
 
 
 def check_sync(sync: str) -> str:
     """Return one of "memory", "write", "fsync"."""
-    return checked(parameters.read_sync, sync)
+    return checked(
+        parameters.read_sync, sync, (str,), 'sync: expected "memory", "write" or "fsync"'
+    )
 
 
 def check_list(names: Iterable[Value]) -> Iterable[Value]:
@@ -69,7 +86,7 @@ def check_list(names: Iterable[Value]) -> Iterable[Value]:
     return names
 
 
-def encode_pair(name: str, entry: bytes | Entry) -> bytes:
+def encode_pair(name: str, entry: bytes | bytearray | memoryview | Entry) -> bytes:
     """Return a name and its entry as they stand in a map of entries."""
     key = encode_str(check_name(name))
     if not isinstance(entry, Entry):

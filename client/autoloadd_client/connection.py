@@ -59,6 +59,9 @@ _FULL_BACKLOG_SECONDS = 0.002
 _SEND_FLAGS = getattr(_socket, "MSG_NOSIGNAL", 0)
 
 
+HOW_TO_START = "start it with `autoloadd &` or `systemctl --user start autoloadd.socket`"
+
+
 class Connection:
     """Connects at the first exchange, and again after it was closed.
 
@@ -73,6 +76,8 @@ class Connection:
         self._lock = _thread.allocate_lock()
         self._ids = count(first_id - FIRST_ID)
         self._socket: _socket.socket | None = None
+        self._path = ""
+        self._began = 0.0
         self._open_hello = b""
         self._received = b""
         self._unflushed = 0
@@ -147,15 +152,26 @@ class Connection:
             _close(self._socket)
 
     def _take_turn(self, deadline: float) -> None:
-        if not self._lock.acquire(timeout=max(0.0, deadline - monotonic())):
+        began = monotonic()
+        if not self._lock.acquire(timeout=max(0.0, deadline - began)):
             raise DeadlineError("the connection was in use by other threads until the deadline")
+        self._began = began
 
     def _ask_again(self, request: bytes, deadline: float) -> bytes:
         try:
             return self._ask(request, deadline)
         except ConnectionLostError:
             # The daemon was restarted, or let an idle client go. Every request may be sent twice.
+            return self._ask_last(request, deadline)
+
+    def _ask_last(self, request: bytes, deadline: float) -> bytes:
+        try:
             return self._ask(request, deadline)
+        except ConnectionLostError:
+            # A daemon that is being ended accepts to the last: see whether it is there at all.
+            self._send(b"", deadline)
+            self._drop()
+            raise
 
     def _ask(self, request: bytes, deadline: float) -> bytes:
         self._send(request, deadline)
@@ -180,7 +196,8 @@ class Connection:
     def _receive_hello(self, deadline: float) -> None:
         answer = self._receive_frame(deadline)
         if not is_success(answer, self._open_hello):
-            raise _refusal(answer, self._open_hello)
+            error = _refusal(answer, self._open_hello)
+            raise self._not_ours(str(error)) if isinstance(error, ForgedError) else error
         self.hello_answer = answer
         self._open_hello = b""
 
@@ -199,8 +216,9 @@ class Connection:
             sock.settimeout(_time_left(deadline))
             sock.sendall(request, _SEND_FLAGS)
         except TimeoutError as exc:
+            late = self._late()
             self._drop()
-            raise _late() from exc
+            raise late from exc
         except OSError as exc:
             self._drop()
             raise _lost(exc) from exc
@@ -214,7 +232,7 @@ class Connection:
             data += self._receive(deadline)
         end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "big")
         if not LENGTH_BYTES < end <= LENGTH_BYTES + FRAME_BYTES:
-            raise ForgedError(f"an answer of {end - LENGTH_BYTES:,} bytes is over the limit")
+            raise self._not_ours(f"it sends a frame of {end - LENGTH_BYTES:,} bytes")
         if len(data) < end:
             data = self._receive_rest(data, end, deadline)
         self._received = data[end:]
@@ -245,7 +263,7 @@ class Connection:
             sock.settimeout(_time_left(deadline))
             received = receive(sock, space)
         except TimeoutError as exc:
-            raise _late() from exc
+            raise self._late() from exc
         except OSError as exc:
             raise _lost(exc) from exc
         if not received:
@@ -253,11 +271,27 @@ class Connection:
         return received
 
     def _connect(self, deadline: float) -> _socket.socket:
-        sock = self._socket = connect(find_socket(self._given_path), deadline)
+        self._path = find_socket(self._given_path)
+        usual = self._given_path is None and not os.environ.get("AUTOLOADD_SOCKET")
+        # systemd's unit, and a plain `autoloadd`, listen at the usual place only.
+        how = HOW_TO_START if usual else f"start it with `autoloadd --socket {self._path} &`"
+        sock = self._socket = connect(self._path, deadline, how_to_start=how)
         self._open_hello = hello_request(
             self.next_id(), self._producer, version=__version__, pid=os.getpid()
         )
         return sock
+
+    def _late(self) -> DeadlineError:
+        waited = f"{round(monotonic() - self._began, 2):g} s"
+        if self._open_hello:
+            return DeadlineError(
+                f"what listens at {self._path} did not greet within {waited}: the daemon hangs, or "
+                "it is not autoloadd"
+            )
+        return DeadlineError(f"the daemon at {self._path} did not answer within {waited}")
+
+    def _not_ours(self, reason: str) -> ForgedError:
+        return ForgedError(f"what listens at {self._path} is not autoloadd: {reason}")
 
     def _drop(self) -> None:
         if self._socket is not None:
@@ -278,18 +312,19 @@ def find_socket(given: str | None) -> str:
         raise UnreachableError(given, str(exc)) from exc
 
 
-def connect(path: str, deadline: float) -> _socket.socket:
+def connect(path: str, deadline: float, *, how_to_start: str) -> _socket.socket:
     """Return a socket that is connected to a daemon of this user.
 
-    Raises UnreachableError, DeadlineError, and ForgedError for another user's server.
+    Raises TimeoutError, UnreachableError (with `how_to_start` where that helps), and ForgedError
+    for another user's server.
     """
-    _check_directory(path)
+    _check_directory(path, how_to_start)
     try:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     except OSError as exc:
         raise UnreachableError(path, exc.strerror or str(exc)) from exc
     try:
-        _connect_by(sock, path, deadline)
+        _connect_by(sock, path, deadline, how_to_start)
         _check_peer(sock, path)
     except BaseException:
         sock.close()
@@ -297,17 +332,18 @@ def connect(path: str, deadline: float) -> _socket.socket:
     return sock
 
 
-def _check_directory(path: str) -> None:
+def _check_directory(path: str, how_to_start: str) -> None:
     directory = os.path.dirname(path)
     try:
         check_private_directory(directory, os.geteuid(), os.lstat)
     except RendezvousError as exc:
         raise UnreachableError(path, str(exc)) from exc
     except OSError as exc:
-        raise UnreachableError(path, f"{directory}: {exc.strerror}") from exc
+        fix = how_to_start if isinstance(exc, FileNotFoundError) else None
+        raise UnreachableError(path, f"{directory}: {exc.strerror}", fix) from exc
 
 
-def _connect_by(sock: _socket.socket, path: str, deadline: float) -> None:
+def _connect_by(sock: _socket.socket, path: str, deadline: float, how_to_start: str) -> None:
     while True:
         sock.settimeout(_time_left(deadline))
         try:
@@ -315,7 +351,9 @@ def _connect_by(sock: _socket.socket, path: str, deadline: float) -> None:
         except BlockingIOError:
             sleep(min(_FULL_BACKLOG_SECONDS, _time_left(deadline)))
         except OSError as exc:
-            raise UnreachableError(path, exc.strerror or str(exc)) from exc
+            is_absent = isinstance(exc, (FileNotFoundError, ConnectionRefusedError))
+            fix = how_to_start if is_absent else None
+            raise UnreachableError(path, exc.strerror or str(exc), fix) from exc
 
 
 def _check_peer(sock: _socket.socket, path: str) -> None:
@@ -332,12 +370,8 @@ def _check_peer(sock: _socket.socket, path: str) -> None:
 def _time_left(deadline: float) -> float:
     left = deadline - monotonic()
     if left <= 0:
-        raise _late()
+        raise TimeoutError
     return left
-
-
-def _late() -> DeadlineError:
-    return DeadlineError("the daemon did not answer before the deadline")
 
 
 def _lost(cause: OSError | None) -> ConnectionLostError:

@@ -26,19 +26,20 @@ TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
     from typing import Any
 
-HOW_TO_START = "start it with `autoloadd &` or `systemctl --user start autoloadd.socket`"
-
 
 class CacheError(Exception):
     """Base of everything the client raises on purpose."""
 
 
 class UnreachableError(CacheError):
-    """No daemon can be reached at `path` (None: no path could be found). Nothing was sent."""
+    """No daemon can be reached at `path` (None: no path could be found). Nothing was sent.
 
-    def __init__(self, path: str | None, reason: str) -> None:
+    `fix` is what the user may do, where the reason does not say it.
+    """
+
+    def __init__(self, path: str | None, reason: str, fix: str | None = None) -> None:
         where = "" if path is None else f" at {path}"
-        super().__init__(f"no daemon{where}: {reason}; {HOW_TO_START}")
+        super().__init__(f"no daemon{where}: {reason}" + (f"; {fix}" if fix else ""))
         self.path = path
         self.reason = reason
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from autoloadd_protocol.producer import Producer
 
-    from .cache import Entries
+    from .cache import Blob, Entries
 
     Result = TypeVar("Result")
 
@@ -83,7 +83,7 @@ def try_load(name: str, *, fingerprint: bytes | None = None) -> bytes | None:
     return _attempt(lambda face: face.reads.get(name, fingerprint=fingerprint), None)
 
 
-def try_save_one(name: str, blob: bytes, *, fingerprint: bytes | None = None) -> bool:
+def try_save_one(name: str, blob: Blob, *, fingerprint: bytes | None = None) -> bool:
     """Store one entry; tell whether it is there."""
     return _attempt(lambda face: _done(face.writes.put(name, blob, fingerprint=fingerprint)), False)
 

@@ -22,6 +22,7 @@ from autoloadd_protocol.limits import BLOB_BYTES, FRAME_BYTES, NAMES
 from ..running import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ..running import Daemon
@@ -156,7 +157,7 @@ def test_put_many_of_more_than_a_frame(cache: Cache) -> None:
 def test_put_many_of_just_a_frame(shard_cache: Cache, spare: int) -> None:
     entries = {"a": bytes(BLOB_BYTES), "b": os.urandom(FRAME_BYTES - BLOB_BYTES - spare)}
     assert shard_cache.put_many(entries) > 0
-    assert shard_cache.get_many("ab") == entries
+    assert shard_cache.get_many(["a", "b"]) == entries
 
 
 def test_more_names_than_a_request_may_have(cache: Cache) -> None:
@@ -341,7 +342,7 @@ def test_shutdown_keeps_everything(daemon: Daemon) -> None:
         with pytest.raises(UnreachableError):
             cache.get("a")
         daemon.start()
-        assert cache.get_many("ab") == {"a": b"1", "b": b"2"}
+        assert cache.get_many(["a", "b"]) == {"a": b"1", "b": b"2"}
 
 
 def test_a_closed_cache_connects_again(cache: Cache) -> None:
@@ -349,3 +350,12 @@ def test_a_closed_cache_connects_again(cache: Cache) -> None:
     cache.close()
     cache.close()
     assert cache.get("a") == b"1"
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_blob_may_be_any_kind_of_bytes(
+    shard_cache: Cache, kind: Callable[[bytes], bytes | bytearray | memoryview]
+) -> None:
+    shard_cache.put("one", kind(b"blob"))
+    shard_cache.put_many({"two": kind(b"blob")})
+    assert shard_cache.get_many(["one", "two"]) == {"one": b"blob", "two": b"blob"}

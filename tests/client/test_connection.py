@@ -22,6 +22,7 @@ from .scripted import HELLO, Peer, entry_answer, serve_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import FrameType
 
     from .scripted import Script
@@ -384,6 +385,66 @@ def test_a_call_ends_by_its_deadline_and_its_answer_is_never_taken(
     with cache_at(serve(script, serve_one("name", b"right")), timeout=SOON) as cache:
         expect_deadline(lambda: cache.get("name"))
         assert cache.get("name") == b"right"
+
+
+def test_a_silent_server_is_named_with_the_time_that_was_waited(serve: Serve) -> None:
+    path = serve(silent)
+    with cache_at(path, timeout=SOON) as cache, pytest.raises(errors.DeadlineError) as caught:
+        cache.get("name")
+    assert str(caught.value).startswith(f"what listens at {path} did not greet within 0.2")
+
+
+def test_a_daemon_that_greets_and_then_hangs_is_named(serve: Serve) -> None:
+    def greets(peer: Peer) -> None:
+        peer.greet()
+        peer.wait_for_rest()
+
+    path = serve(greets)
+    with cache_at(path, timeout=SOON) as cache, pytest.raises(errors.DeadlineError) as caught:
+        cache.get("name")
+    assert str(caught.value).startswith(f"the daemon at {path} did not answer within 0.2")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request", "it sends a frame of 1,213,486,160 bytes"),
+        (b"\0\0\0\x02{}", ""),
+    ],
+)
+def test_what_is_no_daemon_is_named(serve: Serve, answer: bytes, reason: str) -> None:
+    def other(peer: Peer) -> None:
+        peer.send(answer)
+        peer.wait_for_rest()
+
+    path = serve(other)
+    with cache_at(path) as cache, pytest.raises(errors.ForgedError) as caught:
+        cache.get("name")
+    assert str(caught.value).startswith(f"what listens at {path} is not autoloadd: {reason}")
+
+
+def test_a_daemon_that_goes_while_it_is_asked_again_is_told_as_absent(
+    run_directory: Path,
+) -> None:
+    path = f"{run_directory}/going"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def close_twice_and_go() -> None:
+            first = listener.accept()[0]
+            first.recv(65536)
+            first.close()
+            second = listener.accept()[0]
+            second.recv(65536)
+            listener.close()
+            second.close()
+
+        thread = threading.Thread(target=close_twice_and_go)
+        thread.start()
+        with pytest.raises(errors.UnreachableError, match="start it with"):
+            cache_at(path).get("name")
+        thread.join()
 
 
 def test_a_server_that_reads_nothing_does_not_hold_a_writer(serve: Serve) -> None:

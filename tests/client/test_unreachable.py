@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import socket
 import sys
@@ -24,33 +25,63 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-HOW = "start it with `autoloadd &` or `systemctl --user start autoloadd.socket`"
+HOW_AT_THE_USUAL_PLACE = (
+    "; start it with `autoloadd &` or `systemctl --user start autoloadd.socket`"
+)
 
 
 def reason_of(path: str | None) -> UnreachableError:
     with pytest.raises(UnreachableError) as caught:
         Cache("zsh/5.9/8", socket_path=path).get("name")
-    assert str(caught.value).endswith(HOW)
     return caught.value
+
+
+def how_to_start(path: str) -> str:
+    return f"; start it with `autoloadd --socket {path} &`"
 
 
 def test_no_socket(run_directory: Path) -> None:
     path = str(run_directory / "socket")
     error = reason_of(path)
     assert error.path == path
-    assert str(error) == f"no daemon at {path}: No such file or directory; {HOW}"
+    assert str(error) == f"no daemon at {path}: No such file or directory{how_to_start(path)}"
 
 
 def test_nobody_listens(run_directory: Path) -> None:
     path = str(run_directory / "socket")
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(path)
-    assert "Connection refused" in str(reason_of(path))
+    assert str(reason_of(path)).endswith(f": Connection refused{how_to_start(path)}")
 
 
 def test_no_directory(tmp_path: Path) -> None:
-    error = reason_of(str(tmp_path / "none" / "socket"))
-    assert f"{tmp_path}/none: No such file or directory" in str(error)
+    path = str(tmp_path / "none" / "socket")
+    expected = f": {tmp_path}/none: No such file or directory{how_to_start(path)}"
+    assert str(reason_of(path)).endswith(expected)
+
+
+def test_where_starting_one_cannot_help_nothing_says_so(
+    run_directory: Path, tmp_path: Path
+) -> None:
+    (run_directory / "file").touch()
+    assert str(reason_of(f"{run_directory}/file/socket")).endswith(" is not a directory")
+    assert str(reason_of(f"{run_directory}/file/x/socket")).endswith("/x: Not a directory")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(f"{run_directory}/datagrams")
+        reason = reason_of(f"{run_directory}/datagrams")
+    assert str(reason).endswith(": Protocol wrong type for socket")
+
+
+def test_at_the_usual_place_systemd_may_start_it_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable in ("AUTOLOADD_SOCKET", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    error = reason_of(None)
+    assert error.path == f"{tmp_path}/autoloadd/run/socket"
+    assert str(error).endswith(HOW_AT_THE_USUAL_PLACE)
 
 
 def test_a_directory_that_others_can_reach(run_directory: Path) -> None:
@@ -211,6 +242,9 @@ def test_what_no_daemon_takes_is_refused_before_it_is_sent(run_directory: Path) 
         lambda: cache.get("name", fingerprint=b""),
         lambda: cache.get("name", fingerprint="text"),
         lambda: cache.put("name", "text"),
+        lambda: cache.put("name", None),
+        lambda: cache.put("name", b"", sync=None),
+        lambda: cache.merge([("name", Entry(b"", None, True))]),
         lambda: cache.put("name", b"", sync="later"),
         lambda: cache.put_many({"name": "text"}),
         lambda: cache.merge([("name", None)]),
@@ -220,8 +254,9 @@ def test_what_no_daemon_takes_is_refused_before_it_is_sent(run_directory: Path) 
         lambda: cache.get_many("name"),
     ]
     for call in calls:
-        with pytest.raises(BadRequestError):
+        with pytest.raises(BadRequestError) as caught:
             call()
+        assert not re.search(r"\b(bin|nil|array)\b", str(caught.value))
     for call in (
         lambda: cache.get("n" * 1025),
         lambda: cache.get("name", fingerprint=bytes(1025)),

@@ -152,6 +152,18 @@ def test_ls_of_nothing_is_nothing(ctl: Ctl) -> None:
     assert json.loads(ctl("ls", *PRODUCER, "--json").stdout) == []
 
 
+@pytest.mark.parametrize("command", [["ls"], ["ls", "--json"], ["count"], ["stats"]], ids=" ".join)
+def test_a_producer_that_the_daemon_does_not_know_is_noted(ctl: Ctl, command: list[str]) -> None:
+    put(ctl, "name")
+    done = ctl(*command, *OTHER)
+    assert (done.returncode, done.stderr.decode()) == (
+        0,
+        "there are no entries of fish/3.6/8; `autoloadctl shards` lists whose there are\n",
+    )
+    ctl("rm", "name", *PRODUCER)
+    assert ctl(*command, *PRODUCER).stderr == b""
+
+
 def test_ls_writes_names_as_they_are_to_a_pipe(ctl: Ctl) -> None:
     put(ctl, "\x1b[31mred")
     assert ctl("ls", *PRODUCER).stdout == b"\x1b[31mred\n"

@@ -61,7 +61,10 @@ def test_status_shows_the_daemon(ctl: Ctl, daemon: Daemon) -> None:
     assert shown["cache"] == str(daemon.cache_dir)
     assert shown["storage"] == "healthy"
     assert shown["shards"] == "1"
-    assert "1 writes" in shown["since start"]
+    assert "1 write" in re.split(", ", shown["since start"])
+    assert shown["at most"].endswith(" MiB")
+    assert "stored" in shown
+    assert not shown.keys() & {"refused", "mapped"}
     status = json.loads(ctl("status", "--json").stdout)
     assert status["pid"] == daemon.pid
     assert status["storage"]["state"] == "healthy"
@@ -133,7 +136,7 @@ def test_without_a_daemon_every_command_says_where_it_looked_and_what_to_do(
     assert (done.returncode, done.stdout) == (3, b"")
     assert done.stderr.decode() == (
         f"autoloadctl: no daemon at {run_directory}/socket: No such file or directory; "
-        "start it with `autoloadd &` or `systemctl --user start autoloadd.socket`\n"
+        f"start it with `autoloadd --socket {run_directory}/socket &`\n"
     )
 
 
@@ -181,8 +184,15 @@ DEGRADED = {
         "since_ns_ago": 61_000_000_000,
         "error": "No space left on device",
         "next_try_ns": 2_500_000_000,
-        "set_aside": [{"file": "a.image", "reason": "the header's checksum does not match"}],
+        "set_aside": [
+            {
+                "file": "/c/a.image.set-aside-1",
+                "reason": "/c/a.image: the header's checksum does not match",
+            }
+        ],
     },
+    "refused_notifications": 2,
+    "counters": {"writes": 2, "misses": 1, "something_new": 1, "gets": 0},
     "something new": 1,
 }
 
@@ -193,9 +203,13 @@ DEGRADED = {
         (
             DEGRADED,
             (
-                "version    9.8\n"
-                "storage    degraded, since 1 min 1 s, No space left on device, next try in 2.5 s\n"
-                "set aside  a.image: the header's checksum does not match\n"
+                "version      9.8\n"
+                "refused      2 writes whose sender did not wait for an answer\n"
+                "since start  2 writes, 1 miss, 1 something new\n"
+                "storage      degraded, since 1 min 1 s, No space left on device, "
+                "next try in 2.5 s\n"
+                "set aside    /c/a.image.set-aside-1: the header's checksum does not match; "
+                "`autoloadctl warm zsh` makes zsh's entries anew; the file may be deleted\n"
             ),
         ),
         ({"pid": 7, "storage": {"state": "degraded"}}, "pid      7\nstorage  degraded\n"),

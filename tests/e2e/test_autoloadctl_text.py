@@ -17,6 +17,7 @@ from autoloadd_client.cli.text import (
     format_ago,
     format_count,
     format_duration,
+    format_mebibytes,
     format_size,
     format_table,
     make_printable,
@@ -50,6 +51,14 @@ SECOND = 10**9
 )
 def test_sizes(size: int, text: str) -> None:
     assert format_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(512 << 20, "512 MiB"), (1 << 31, "2,048 MiB"), (3 << 19, "1.5 MiB")],
+)
+def test_sizes_as_they_are_configured(size: int, text: str) -> None:
+    assert format_mebibytes(size) == text
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,7 @@ def test_tables_are_aligned_and_end_no_line_with_blanks() -> None:
 
 
 def test_what_a_terminal_would_obey_is_shown_instead() -> None:
-    assert make_printable("a\x1b[31m\nä\udcff") == r"a\x1b[31m\nä\udcff"
+    assert make_printable("a\x1b[31m\nä\udcff") == r"a\x1b[31m\nä\xff"
 
 
 class Terminal(io.StringIO):
@@ -170,6 +179,11 @@ def test_a_terminal_gets_colour_and_names_that_it_does_not_obey(
     ctl("put", "\x1b[2J", *PRODUCER, "--mtime", "1", given=b"")
     listed = run_on_terminal(run_directory, "ls", *PRODUCER, "--mtime", "2")
     assert listed == "\x1b[31mstale\x1b[0m  \\x1b[2J\r\n"
+
+
+def test_names_that_are_missing_are_not_obeyed_either(daemon: Daemon, run_directory: Path) -> None:
+    listed = run_on_terminal(run_directory, "missing", "\x1b[2J", *PRODUCER)
+    assert listed == "\\x1b[2J\r\n"
 
 
 def test_a_terminal_gets_a_progress_bar_while_it_warms(

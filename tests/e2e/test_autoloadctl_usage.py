@@ -48,6 +48,7 @@ MISUSES = {
     ("ping", "--timeout", "nan"): "nan s is no time to wait",
     ("ping", "--timeout", "soon"): "'soon' is no number of seconds",
     ("put", "x", "/no/file", *PRODUCER): "/no/file: No such file or directory",
+    ("put", "x", b"/no/\xfd", *PRODUCER): r"/no/\xfd: No such file or directory",
     ("put", "x", "/", *PRODUCER): "/: Is a directory",
     ("put", "x", "--sync", "always", *PRODUCER): "argument --sync: invalid choice: 'always'",
     ("warm",): "the following arguments are required: zsh (see `autoloadctl warm --help`)",
@@ -58,8 +59,10 @@ MISUSES = {
     ("warm", "zsh", "--binary", "/no/zsh"): (
         "there is no program /no/zsh; install it with `apt install zsh` or `brew install zsh`"
     ),
-    ("warm", "zsh", "--binary", "/bin/false"): "could not say its version and fpath",
-    ("warm", "zsh", "--binary", "/bin/true"): "/bin/true does not answer like zsh",
+    ("warm", "zsh", "--binary", "/bin/false"): (
+        "/bin/false is not a zsh: asked for its version and fpath, it ended with status 1"
+    ),
+    ("warm", "zsh", "--binary", "/bin/true"): "/bin/true is not a zsh: it answers b''",
 }
 
 
@@ -85,9 +88,15 @@ def test_a_blob_over_the_limit_is_refused_without_reading_all_of_it(
     done = ctl("put", "x", "/dev/zero", *PRODUCER)
     assert (done.returncode, done.stdout) == (4, b"")
     assert done.stderr.decode() == (
-        "autoloadctl: the daemon refused: too_large: "
+        "autoloadctl: nothing was stored: "
         "/dev/zero has more than 4,194,304 bytes, which is the most for one entry\n"
     )
+
+
+def test_a_stdin_over_the_limit_is_called_so(ctl: Ctl, daemon: Daemon) -> None:
+    done = ctl("put", "x", *PRODUCER, given=bytes((4 << 20) + 1))
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert done.stderr.startswith(b"autoloadctl: nothing was stored: stdin has more than 4,194,304")
 
 
 def test_a_blob_of_the_largest_size_goes_in_and_out(

@@ -166,7 +166,7 @@ def test_a_name_that_is_not_utf8_is_left_out_and_shown_readably(ctl: Ctl, functi
     Path(os.fsdecode(os.fsencode(functions) + b"/\xff\x1b")).write_text(":")
     done = ctl("warm", "zsh", functions)
     told = done.stdout.decode().splitlines()[1]
-    assert told == f"left out {functions}/\\udcff\\x1b: its name is not valid UTF-8"
+    assert told == f"left out {functions}/\\xff\\x1b: its name is not valid UTF-8"
     assert len(warm(ctl, functions)["left_out"]) == 1
 
 

@@ -13,7 +13,7 @@ from autoloadd_client.shells.fingerprint import fingerprint_file
 from autoloadd_protocol.limits import NAME_BYTES
 from autoloadd_protocol.producer import Producer, parse_producer, producer_from_map
 
-from .conventions import BULK_SECONDS, UsageError
+from .conventions import BULK_SECONDS, UsageError, escape_bytes
 from .descriptors import STDOUT, write_all
 from .text import Palette
 
@@ -30,6 +30,7 @@ class Context:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.wants_json: bool = arguments.json
+        self._producer: Producer | None = None
 
     @cached_property
     def palette(self) -> Palette:
@@ -51,8 +52,9 @@ class Context:
         Raises UsageError where that is not clear, or the --binary is not there.
         """
         timeout, bulk_timeout = self._timeouts
+        self._producer = producer or self._find_producer()
         return Cache(
-            producer or self._find_producer(),
+            self._producer,
             socket_path=self._socket_path,
             binary_mtime_ns=self._read_mtime() if binary_mtime_ns is None else binary_mtime_ns,
             timeout=timeout,
@@ -68,7 +70,9 @@ class Context:
         sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
     def write_bytes(self, data: bytes) -> None:
-        """Write raw bytes to stdout."""
+        """Write raw bytes to stdout. Raises UsageError where it is closed."""
+        if sys.__stdout__ is None:
+            raise UsageError("stdout is closed: there is nowhere to write to")
         sys.stdout.flush()
         write_all(STDOUT, data)
 
@@ -81,7 +85,15 @@ class Context:
 
     def warn(self, line: str) -> None:
         """Write a line to stderr."""
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{escape_bytes(line)}\n")
+
+    def note_absence(self, cache: Cache) -> None:
+        """Say on stderr that the producer of `open_cache` has no shard, where it has none."""
+        if self._producer not in _list_producers(cache):
+            self.warn(
+                f"there are no entries of {self._producer}; "
+                "`autoloadctl shards` lists whose there are"
+            )
 
     @property
     def _socket_path(self) -> str | None:
@@ -112,7 +124,7 @@ class Context:
     def _only_producer(self) -> Producer:
         refuse_switched_off()  # also where no daemon runs that could be asked
         with self.open_daemon() as daemon:
-            producers = [producer_from_map(row["producer"]) for row in daemon.shards()]
+            producers = _list_producers(daemon)
         if len(producers) == 1:
             return producers[0]
         there = "".join(f"\n  --producer {producer}" for producer in producers)
@@ -121,6 +133,10 @@ class Context:
             f"{EXAMPLE_PRODUCER}, or set AUTOLOADD_PRODUCER; "
             + (f"the daemon has:{there}" if there else "the daemon has none yet")
         )
+
+
+def _list_producers(daemon: Cache) -> list[Producer]:
+    return [producer_from_map(row["producer"]) for row in daemon.shards()]
 
 
 def _producer_from_environment() -> Producer | None:

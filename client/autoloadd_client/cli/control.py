@@ -12,7 +12,14 @@ from autoloadd_protocol.producer import producer_from_map
 
 from .conventions import FOUND, WRITE_SECONDS
 from .parser import add_command
-from .text import format_ago, format_count, format_duration, format_size, format_table
+from .text import (
+    format_ago,
+    format_count,
+    format_duration,
+    format_mebibytes,
+    format_size,
+    format_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,10 +104,8 @@ _STATUS_ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("connections", "connections", "{:,}".format),
     ("memory_bytes", "memory", format_size),
     ("shards", "shards", "{:,}".format),
-    ("shard_bytes", "entries", format_size),
-    ("max_bytes", "at most", format_size),
-    ("pinned_images", "mapped", "{:,}".format),
-    ("refused_notifications", "refused", lambda n: f"{format_count(n, 'write')} not waited for"),
+    ("shard_bytes", "stored", format_size),
+    ("max_bytes", "at most", format_mebibytes),
 )
 """Key, label, and how its value is shown."""
 
@@ -112,6 +117,9 @@ def _describe_status(context: Context, status: Mapping[str, Any]) -> str:
         for key, label, show in _STATUS_ROWS
         if status.get(key) is not None
     ]
+    if status.get("refused_notifications"):
+        refused = format_count(status["refused_notifications"], "write")
+        rows.append(("refused", f"{refused} whose sender did not wait for an answer"))
     counters = _describe_counters(status.get("counters") or {})
     if counters:
         rows.append(("since start", counters))
@@ -119,13 +127,39 @@ def _describe_status(context: Context, status: Mapping[str, Any]) -> str:
     if "state" in storage:
         rows.append(("storage", _describe_storage(context, storage)))
     aside = storage.get("set_aside") or ()
-    return format_table(
-        [*rows, *(("set aside", f"{item['file']}: {item['reason']}") for item in aside)]
-    )
+    rows += [("set aside", _describe_set_aside(item)) for item in aside]
+    return format_table(rows)
+
+
+def _describe_set_aside(item: Mapping[str, Any]) -> str:
+    file, reason = str(item["file"]), str(item["reason"])
+    # The reason may begin with the name that the file had before.
+    before = file.partition(".set-aside-")[0]
+    return f"{file}: {reason.removeprefix(before).removeprefix(': ')}; {_AFTER_SET_ASIDE}"
+
+
+_AFTER_SET_ASIDE = "`autoloadctl warm zsh` makes zsh's entries anew; the file may be deleted"
 
 
 def _describe_counters(counters: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counters.items())
+    return ", ".join(
+        format_count(count, _ONE_OF.get(name, name).replace("_", " "), name.replace("_", " "))
+        for name, count in counters.items()
+        if count
+    )
+
+
+_ONE_OF = {
+    "gets": "get",
+    "writes": "write",
+    "hits": "hit",
+    "misses": "miss",
+    "connections": "connection",
+    "refused_requests": "refused_request",
+    "refused_notifications": "refused_notification",
+    "bad_frames": "bad_frame",
+}
+"""The singular of a counter's name, where it has one."""
 
 
 def _describe_storage(context: Context, storage: Mapping[str, Any]) -> str:

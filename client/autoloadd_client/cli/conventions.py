@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoloadd_client.errors import CacheError, RefusedError, SwitchedOffError
+from autoloadd_client.errors import CacheError, DeadlineError, RefusedError, SwitchedOffError
 
 FOUND = 0
 MISS = 1
@@ -41,6 +41,8 @@ def describe_failure(error: CacheError) -> tuple[int, str]:
     """Return the exit code for an error of the client library, and what the user reads."""
     if isinstance(error, RefusedError):
         return REFUSED, refusal_message(error.code, error.message)
+    if isinstance(error, DeadlineError):
+        return UNREACHABLE, f"{error}; --timeout SECONDS waits longer"
     # Who switched the cache off wants a shell to go on as if nothing had been cached.
     return MISS if isinstance(error, SwitchedOffError) else UNREACHABLE, str(error)
 
@@ -52,4 +54,13 @@ def refusal_message(code: str, message: str) -> str:
 
 def error_line(message: object) -> str:
     """Return the line on stderr for an error."""
-    return f"{PROGRAM}: {message}\n"
+    return f"{PROGRAM}: {escape_bytes(str(message))}\n"
+
+
+def escape_bytes(text: str) -> str:
+    r"""Return text in which bytes of a path that are no UTF-8 have become \xNN."""
+    return text.translate(_ESCAPED_BYTES)
+
+
+_ESCAPED_BYTES = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
+"""What os.fsdecode makes of such bytes, by code point."""

@@ -7,7 +7,6 @@ import sys
 from base64 import b64encode
 from typing import TYPE_CHECKING, BinaryIO
 
-from autoloadd_protocol.errors import TOO_LARGE
 from autoloadd_protocol.limits import BLOB_BYTES
 
 from .context import check_name, check_names, read_fingerprint
@@ -18,13 +17,12 @@ from .conventions import (
     WRITE_SECONDS,
     FailedError,
     UsageError,
-    refusal_message,
 )
 from .parser import add_command, add_fingerprint, add_sync
 from .text import format_count, format_size, make_printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from autoloadd_client.cache import Cache
     from autoloadd_client.entry import Entry
@@ -192,8 +190,9 @@ def _read_blob(path: str) -> bytes:
     except OSError as exc:
         raise UsageError(f"{path}: {exc.strerror}") from exc
     if len(blob) > BLOB_BYTES:
-        reason = f"{path} has more than {BLOB_BYTES:,} bytes, which is the most for one entry"
-        raise FailedError(REFUSED, refusal_message(TOO_LARGE, reason))
+        what = "stdin" if path == _STDIN else path
+        reason = f"{what} has more than {BLOB_BYTES:,} bytes, which is the most for one entry"
+        raise FailedError(REFUSED, f"nothing was stored: {reason}")
     return blob
 
 
@@ -214,30 +213,44 @@ def run_ls(context: Context) -> int:
     with context.open_cache() as cache:
         names = cache.names(check_name(prefix) if prefix else "")
         if context.wants_json:
-            _write_names_as_json(names)
+            any_there = _write_names_as_json(names)
         else:
-            _write_names(context, names)
+            any_there = _write_names(context, names)
+        if not any_there:
+            context.note_absence(cache)
     return FOUND
 
 
-def _write_names(context: Context, names: Iterator[tuple[str, bool | None]]) -> None:
-    show = make_printable if sys.stdout.isatty() else str
+def _write_names(context: Context, names: Iterator[tuple[str, bool | None]]) -> bool:
+    """Write a line for each name; tell whether there was any."""
+    show = _name_form()
     labels = {
         None: "",
         True: context.palette.good("fresh") + "  ",
         False: context.palette.bad("stale") + "  ",
     }
+    any_there = False
     for name, fresh in names:
         sys.stdout.write(f"{labels[fresh]}{show(name)}\n")
+        any_there = True
+    return any_there
 
 
-def _write_names_as_json(names: Iterator[tuple[str, bool | None]]) -> None:
+def _name_form() -> Callable[[str], str]:
+    """Return what to make of a name: as it is, or where a terminal would obey it, escaped."""
+    return make_printable if sys.stdout.isatty() else str
+
+
+def _write_names_as_json(names: Iterator[tuple[str, bool | None]]) -> bool:
+    """Write an array with a map for each name; tell whether there was any."""
     before = "["
     for name, fresh in names:
         item = json.dumps({"name": name, "fresh": fresh})
         sys.stdout.write(f"{before}\n  {item}")
         before = ","
-    sys.stdout.write("[]\n" if before == "[" else "\n]\n")
+    any_there = before != "["
+    sys.stdout.write("\n]\n" if any_there else "[]\n")
+    return any_there
 
 
 def run_missing(context: Context) -> int:
@@ -249,8 +262,9 @@ def run_missing(context: Context) -> int:
     if context.wants_json:
         context.write_json(missing)
     else:
+        show = _name_form()
         for name in missing:
-            context.say(name)
+            context.say(show(name))
     return FOUND
 
 

@@ -55,6 +55,8 @@ def run_count(context: Context) -> int:
     """Print the number of entries, fresh and stale."""
     with context.open_cache() as cache:
         entries = cache.count()
+        if not entries:
+            context.note_absence(cache)
     context.report({"entries": entries}, f"{entries}")
     return FOUND
 
@@ -63,6 +65,8 @@ def run_stats(context: Context) -> int:
     """Show what the shard holds and how it was used."""
     with context.open_cache() as cache:
         stats = cache.stats()
+        if not stats["entries"]:
+            context.note_absence(cache)
     if context.wants_json:
         context.write_json(stats)
     else:

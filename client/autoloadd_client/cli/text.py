@@ -6,6 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from .conventions import escape_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -35,6 +37,11 @@ def format_size(size: int) -> str:
         value, unit = value / 1000, unit + 1
     digits = 1 if unit and value < 99.95 else 0
     return f"{value:.{digits}f} {_SIZE_UNITS[unit]}"
+
+
+def format_mebibytes(size: int) -> str:
+    """Return a number of bytes in the unit that sizes are configured in: 512 MiB."""
+    return f"{round(size / 2**20, 1):,.10g} MiB"
 
 
 def format_count(count: int, one: str, many: str | None = None) -> str:
@@ -84,7 +91,7 @@ def make_printable(text: str) -> str:
     r"""Return text that a terminal shows and does not obey: control characters become \xNN."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
+        for letter in escape_bytes(text)
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from dataclasses import dataclass
@@ -93,9 +94,19 @@ def find_zsh(binary: str | None = None) -> Zsh:
     try:
         version, fpath = _describe(path)
         mtime_ns, width = os.stat(real).st_mtime_ns, read_pointer_width(real)
+    except subprocess.CalledProcessError as exc:
+        raise ShellFailedError(
+            f"{path} is not a zsh: asked for its version and fpath, {_describe_end(exc)}"
+        ) from exc
     except (OSError, subprocess.SubprocessError) as exc:
         raise ShellFailedError(f"{path} could not say its version and fpath: {exc}") from exc
     return Zsh(path, real, version, width, mtime_ns, fpath)
+
+
+def _describe_end(ended: subprocess.CalledProcessError) -> str:
+    if ended.returncode < 0:
+        return f"it was ended by {signal.Signals(-ended.returncode).name}"
+    return f"it ended with status {ended.returncode}"
 
 
 def _describe(binary: str) -> tuple[str, tuple[str, ...]]:
@@ -106,7 +117,7 @@ def _describe(binary: str) -> tuple[str, tuple[str, ...]]:
     head, mark, tail = ran.stdout.partition(_MARK.encode() + b"\0")
     version, *fpath = os.fsdecode(tail).split("\0")[:-1] or [""]
     if not mark or not version:
-        raise ShellFailedError(f"{binary} does not answer like zsh: {(head or tail)[:80]!r}")
+        raise ShellFailedError(f"{binary} is not a zsh: it answers {(head or tail)[:80]!r}")
     return version, tuple(directory for directory in fpath if directory.startswith("/"))
 
 

@@ -109,7 +109,7 @@ class _Compiler:
         """Read what zsh has printed; at the end of its output, go on without it."""
         data = os.read(self.output.fileno(), 65536)
         if not data:
-            return self._go_on("zsh")
+            return self._go_on(None)
         self.deadline = time.monotonic() + self._file_seconds
         *lines, self._unread = (self._unread + data).split(b"\n")
         expected = (line for line in lines if self._is_next(line))
@@ -119,7 +119,7 @@ class _Compiler:
         """Kill a zsh that has done nothing for too long, and go on with the next file."""
         assert self._process is not None
         self._process.kill()
-        return self._go_on(f"zsh was at it for more than {self._file_seconds:g} s,")
+        return self._go_on(f"zsh took more than {self._file_seconds:g} s and was killed")
 
     def stop(self) -> None:
         """End zsh, if it is there."""
@@ -133,14 +133,14 @@ class _Compiler:
         number, _, status = line.partition(b" ")
         return bool(self._jobs) and number == b"%d" % self._jobs[0][0] and status.isdigit()
 
-    def _go_on(self, subject: str) -> list[_Done]:
+    def _go_on(self, failure: str | None) -> list[_Done]:
         assert self._process is not None
         self.output.close()
         status = self._process.wait()
         self._process = None
         lost = self._jobs.popleft() if self._jobs else None
         self._start()
-        return [] if lost is None else [(*lost, f"{subject} {_describe_end(status)}")]
+        return [] if lost is None else [(*lost, failure or f"zsh {_describe_end(status)}")]
 
     def _start(self) -> None:
         if not self._jobs:
