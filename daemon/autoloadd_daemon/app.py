@@ -19,6 +19,7 @@ from autoloadd_protocol import __version__
 from autoloadd_protocol.errors import NOT_DURABLE, RequestError
 
 from .activation import inherited_listener, notify
+from .allocation import return_large_blocks
 from .builder import Builder
 from .catalog import Catalog
 from .descriptors import raise_limit
@@ -67,6 +68,7 @@ class App:
         """Serve until told to stop."""
         os.umask(0o077)
         raise_limit()
+        return_large_blocks()
         inherited = inherited_listener(os.environ)
         self._locks: list[DirectoryLock] = []
         try:
@@ -108,9 +110,7 @@ class App:
         self._server = self._make_server()
         self._writer.on_progress = self._server.settle
         self._builder.on_built = self._writer.resume
-        self._builder.drop_shard = lambda shard_id: self._writer.submit(
-            Drop(shard_id, lambda _outcome: None)
-        )
+        self._builder.drop_shard = lambda shard_id, done: self._writer.submit(Drop(shard_id, done))
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 self._builder.nursery = nursery
@@ -197,7 +197,13 @@ class App:
 
     def _check_directories(self) -> None:
         """Notice that a directory was removed or replaced: what is there now may be another's."""
-        cache_lock, *socket_locks = self._locks
+        self._check_cache_directory()
+        for lock in self._locks[1:]:
+            if not lock.is_in_place():
+                self._lock_again(lock)
+
+    def _check_cache_directory(self) -> None:
+        cache_lock = self._locks[0]
         if self._catalog.lost is None and not cache_lock.is_in_place():
             self._catalog.lost = (
                 f"{cache_lock.path} was removed or replaced while the daemon ran; "
@@ -205,9 +211,6 @@ class App:
             )
             self._metrics.health.report(self._catalog.lost)
             _logger.error("%s; until then it serves what it has", self._catalog.lost)
-        for lock in socket_locks:
-            if not lock.is_in_place():
-                self._lock_again(lock)
 
     def _lock_again(self, lock: DirectoryLock) -> None:
         try:
@@ -259,6 +262,7 @@ class App:
         """Answer what was taken, flush, answer `shutdown`. Within 5 s, whatever the disk does."""
         notify("STOPPING=1", os.environ)
         self._background.cancel()
+        self._check_cache_directory()
         self._server.stop_listening()
         self._listener.close()
         with trio.move_on_after(_DRAIN_SECONDS):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from autoloadd_protocol.errors import RequestError
+
 from .errors import StorageError
 from .storage.images import build_image
 
@@ -49,7 +51,7 @@ class Builder:
         self, catalog: Catalog, files: Files, sync_thread: SyncThread, metrics: Metrics
     ) -> None:
         self.on_built: Callable[[], None] = lambda: None
-        self.drop_shard: Callable[[str], None] = lambda _shard_id: None
+        self.drop_shard: Callable[[str, Callable[[object], None]], None] = lambda *_: None
         self.nursery: trio.Nursery | None = None
         self._catalog = catalog
         self._files = files
@@ -59,6 +61,8 @@ class Builder:
         self._failed: dict[Shard, None] = {}
         self._building: Shard | None = None
         self._not_before_ns = 0
+        self._no_drop_before_ns = 0
+        self._is_closing = False
         self._next_ns = 0
         self._limiter = trio.CapacityLimiter(1)
         self._ended = trio.Event()
@@ -80,7 +84,9 @@ class Builder:
 
     def consider(self) -> None:
         """Start a build if one is due. Only between batches: a build begins where a batch ended."""
-        if self._building is not None or not self._candidates or self._catalog.lost:
+        if self._building is not None or not self._candidates:
+            return
+        if self._is_closing or self._catalog.lost is not None:
             return
         if time.monotonic_ns() < self._not_before_ns:
             return
@@ -117,8 +123,9 @@ class Builder:
 
         Nothing may be written meanwhile.
         """
+        self._is_closing = True
         await self.wait_until_idle()
-        if self._catalog.lost:
+        if self._catalog.lost is not None:
             return
         for shard, files in self._catalog:
             if files.journal_bytes:
@@ -134,11 +141,12 @@ class Builder:
 
     def _make_room(self, shard: Shard, changed: set[Shard]) -> None:
         victim = self._catalog.least_recently_used(besides=changed)
-        if victim is not None:
+        # Where dropping fails the bound holds all the same, at the cost of this shard.
+        if victim is not None and time.monotonic_ns() >= self._no_drop_before_ns:
             _logger.info("over max_bytes: dropping shard %s", victim.producer)
             self._metrics.count("evicted_shards")
             self._candidates[shard] = None
-            self.drop_shard(victim.id)
+            self.drop_shard(victim.id, self._note_drop)
             return
         others = self._catalog.stored_bytes - shard.stored_bytes
         self._start(shard, max(int(self._catalog.max_bytes * _KEEP) - others, 0))
@@ -187,6 +195,11 @@ class Builder:
         self._not_before_ns = time.monotonic_ns() + _PAUSE_NS
         self.look_at(shard)
         _logger.error("%s; the journal goes on, next attempt in 1 s", error)
+
+    def _note_drop(self, outcome: object) -> None:
+        if isinstance(outcome, RequestError):
+            self._no_drop_before_ns = time.monotonic_ns() + _PAUSE_NS
+            _logger.warning("a shard could not be dropped: %s", outcome)
 
     def _note_removal(self, error: StorageError | None) -> None:
         if error is not None:

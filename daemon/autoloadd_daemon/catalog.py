@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .errors import StartError, StorageError
 from .shard import Shard
+from .storage.bulks import BulkNumbers
 from .storage.recovery import Recovered, recover_shard
 from .storage.set_aside import SetAside, find_set_aside, remove_excess
 from .storage.shard_files import ShardFiles
@@ -46,6 +47,7 @@ class Catalog:
         self._files = files
         self._metrics = metrics
         self._shards: dict[str, tuple[Shard, ShardFiles]] = {}
+        self._numbers = BulkNumbers()
         self._drops = 0
 
     def recover(self) -> None:
@@ -86,7 +88,7 @@ class Catalog:
         self._metrics.count("torn_bytes", recovered.torn_bytes)
         shard = Shard(recovered.producer, epoch=recovered.epoch, built_at_ns=recovered.built_at_ns)
         shard.take_over(recovered)
-        shard_files = ShardFiles(self._files, path, shard.producer, shard.epoch)
+        shard_files = ShardFiles(self._files, path, shard.producer, shard.epoch, self._numbers)
         shard_files.take_over(recovered)
         self._shards[shard.id] = (shard, shard_files)
 
@@ -108,7 +110,7 @@ class Catalog:
             directory = f"{self.cache_dir}/{shard_id}"
             self._shards[shard_id] = (
                 shard,
-                ShardFiles(self._files, directory, producer, shard.epoch),
+                ShardFiles(self._files, directory, producer, shard.epoch, self._numbers),
             )
         return self._shards[shard_id]
 

@@ -6,6 +6,7 @@ The lock is a flock on the directory's own descriptor, so no lock file can be re
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
 import stat
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .storage.files import Files
+
+_logger = logging.getLogger(__name__)
 
 BACKLOG = 4096
 """A full backlog blocks a zsh client without a time limit; the kernel caps this at somaxconn."""
@@ -97,9 +100,13 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening; remove the socket's file if it is still ours."""
-        if self.identity is not None and _identity(self.path) == self.identity:
-            os.unlink(self.path)
         self.socket.close()
+        if self.identity is not None and _identity(self.path) == self.identity:
+            try:
+                os.unlink(self.path)
+            except OSError as exc:
+                # The next daemon replaces it; what is to be flushed must not suffer.
+                _logger.warning("%s could not be removed: %s", self.path, exc.strerror)
 
 
 def bind(path: str) -> Listener:

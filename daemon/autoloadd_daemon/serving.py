@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import select
 import time
 from typing import TYPE_CHECKING
@@ -30,7 +31,10 @@ _logger = logging.getLogger(__name__)
 _EVENTS_PER_TURN = 256
 _ACCEPTS_PER_TURN = 64
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_TURNS_WITHOUT_CHECKPOINT = 64
+_NS_WITHOUT_CHECKPOINT = 5_000_000
+"""Signals, ticks and finished syncs wait this long at most while clients keep the loop busy."""
+
+_AWAY_NS = 1_000_000_000
 _IDLE_POLLS = 20
 """Extra polls before waiting, while one client alone is active: its next request comes within them,
 and going to sleep and waking up costs more (25% of its rate)."""
@@ -49,6 +53,9 @@ class EpollServer:
         self._answered: set[Peer] = set()
         self._watched: set[Peer] = set()
         self._held: set[Peer] = set()
+        self._checked_ns = time.monotonic_ns()
+        self._wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake_up, select.EPOLLIN)
 
     @property
     def connections(self) -> int:
@@ -75,38 +82,50 @@ class EpollServer:
 
     async def serve(self) -> None:
         """Serve for ever."""
-        turns = polls = 0
+        polls = 0
+        last_checkpoint = time.monotonic_ns()
         try:
             while True:
                 events = self._epoll.poll(0, _EVENTS_PER_TURN)
-                if events or self._again:
+                if events or self._again or self._answered:
                     polls = _IDLE_POLLS if len(events) == 1 else 0
                     self._turn(events)
-                    turns += 1
-                    if turns % _TURNS_WITHOUT_CHECKPOINT == 0:
+                    if self._context.now_ns - last_checkpoint > _NS_WITHOUT_CHECKPOINT:
                         await trio.lowlevel.checkpoint()
+                        last_checkpoint = time.monotonic_ns()
                 elif polls:
                     polls -= 1
                 else:
-                    turns = 0
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    last_checkpoint = time.monotonic_ns()
         finally:
             self._close_all()
 
     def settle(self) -> None:
-        """Bring answers to the clients whose writes were done outside of a turn."""
-        while self._answered or (self._held and not self._context.writer.is_full):
-            ready = self._answered | self._held
-            self._answered, self._held = set(), set()
-            for peer in ready:
-                self._advance(peer)
-            self._context.writer.turn()
+        """Bring answers to the clients whose writes are done.
+
+        Each client has one share: what that leads to waits for the next turn, for which the
+        serving task is woken if it sleeps.
+        """
+        self._context.now_ns = time.monotonic_ns()
+        ready, self._answered = self._answered, set()
+        if not self._context.writer.is_full:
+            ready |= self._held
+            self._held = set()
+        for peer in ready:
+            self._advance(peer)
+        self._context.writer.turn()
+        if self._again or self._answered:
+            os.eventfd_write(self._wake_up, 1)
 
     def check_deadlines(self) -> None:
         """Cut off clients that hold something up; accept again after a shortage of descriptors."""
         now = time.monotonic_ns()
+        # After a pause of the daemon itself (SIGSTOP, suspend) clients are read before judged.
+        was_away = now - self._checked_ns > _AWAY_NS
+        self._checked_ns = now
         for peer in list(self._watched):
-            if peer.is_overdue(now):
+            if peer.is_overdue(now) and not was_away:
                 self._context.metrics.count("cut_off")
                 self._close(peer)
         self._resume_accepting()
@@ -116,7 +135,9 @@ class EpollServer:
         again, self._again = self._again, set()
         for descriptor, event in events:
             peer = self._peers.get(descriptor)
-            if peer is None:
+            if descriptor == self._wake_up:
+                os.eventfd_read(self._wake_up)
+            elif peer is None:
                 self._accept()
             else:
                 again.discard(peer)
@@ -241,3 +262,4 @@ class EpollServer:
             self._close(peer)
         self.stop_listening()
         self._epoll.close()
+        os.close(self._wake_up)

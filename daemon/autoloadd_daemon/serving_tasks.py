@@ -165,7 +165,7 @@ class TaskServer:
             nursery.start_soon(wait_for, self._peers[peer].wait)
             if peer.unsent_bytes:
                 nursery.start_soon(wait_for, partial(trio.lowlevel.wait_writable, peer.socket))
-            if not peer.session.input_ended and peer.unsent_bytes < UNSENT_BYTES:
+            if peer.session.wants_bytes and peer.unsent_bytes < UNSENT_BYTES:
                 nursery.start_soon(wait_for, partial(self._read, peer))
         if self._peers[peer].is_set():
             self._peers[peer] = trio.Event()

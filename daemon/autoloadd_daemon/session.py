@@ -7,6 +7,7 @@ done; consecutive writes go to the writer together.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from autoloadd_protocol import messages
@@ -37,7 +38,9 @@ _Message = Request | Notification | FrameError | InvalidMessageError
 """What comes out of the connection; errors too are answered in their turn."""
 
 _READ_AHEAD_BYTES = 256 * 1024
-_FRAMES_PER_TURN = 64
+_NS_PER_TURN = 1_000_000
+"""A client's share of a turn: the others wait for it, however much it sends at once."""
+
 _OUTPUT_PER_TURN = 1024 * 1024
 
 
@@ -67,6 +70,7 @@ class Session:
         self._connection: Connection[Request | Notification] = Connection(messages.decode_request)
         self._stalled: _Message | None = None
         self._pending_writes = 0
+        self._is_shutting_down = False
         self.input_ended = False
         self.took_frames = False
         self.has_more = False
@@ -112,7 +116,8 @@ class Session:
     def advance(self) -> None:
         """Run the requests that are complete, as far as order, output and fairness allow."""
         self.has_more = self.took_frames = False
-        for _ in range(_FRAMES_PER_TURN):
+        share_ends = time.monotonic_ns() + _NS_PER_TURN
+        while not self.took_frames or time.monotonic_ns() < share_ends:
             if self.is_closing or self._must_wait():
                 return
             message = self._stalled or self._next()
@@ -163,6 +168,8 @@ class Session:
                 return False
             self._refuse_message(message)
             return True
+        if self._is_shutting_down:
+            return False
         request_id = message.id if isinstance(message, Request) else None
         write = WRITES.get(message.method)
         if self._context.writer.is_full if write is not None else self._pending_writes:
@@ -214,6 +221,8 @@ class Session:
 
         write(self._context, self, params, done)
         self._pending_writes += 1
+        # Nothing passes a shutdown: its answer comes when everything else is over.
+        self._is_shutting_down = write is WRITES["shutdown"]
 
     def _refuse(
         self, message: Request | Notification, error: RequestError, request_id: int | None

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     Done = Callable[[object | RequestError], None]
 
 
+_NAME_OVERHEAD_BYTES = 41
+
+
 @dataclass(eq=False)
 class Write(ABC):
     """One change of one shard. `sync` is `memory`, `write` or `fsync`.
@@ -95,6 +98,11 @@ class Delete(Write):
     needs_shard: ClassVar[bool] = True
 
     names: Sequence[bytes]
+
+    @property
+    def stored_bytes(self) -> int:
+        """The names' bytes, and what Python takes for each."""
+        return sum(map(len, self.names)) + _NAME_OVERHEAD_BYTES * len(self.names)
 
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return a frame with the names."""

@@ -37,8 +37,8 @@ async def engine(cache_dir: Path, files: RecordingFiles) -> AsyncIterator[Engine
         with Engine(cache_dir, files, deliver=token.run_sync_soon) as engine:
             engine.builder.nursery = nursery
             engine.builder.on_built = engine.writer.resume
-            engine.builder.drop_shard = lambda shard_id: engine.writer.submit(
-                Drop(shard_id, lambda _outcome: None)
+            engine.builder.drop_shard = lambda shard_id, done: engine.writer.submit(
+                Drop(shard_id, done)
             )
             yield engine
 

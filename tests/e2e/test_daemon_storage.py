@@ -12,15 +12,13 @@ import pytest
 
 from autoloadd_client.errors import CacheError, NotDurableError
 
-from ..running import wait_until
+from ..running import Daemon, private_directory, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from autoloadd_client import Cache
-
-    from ..running import Daemon
 
 SECONDS = 20.0
 MIB = 1024 * 1024
@@ -54,7 +52,48 @@ def test_the_cache_directory_is_removed_while_it_runs(daemon: Daemon, cache: Cac
         assert found["since_ns_ago"] > 0
     cache.put("lost", b"1", wait=False)
     assert cache.get("lost") is None
-    assert daemon.stop() == 0
+    assert daemon.stop() == 1
+    assert daemon.log.endswith("restart autoloadd to begin anew there\n")
+    assert not daemon.cache_dir.exists()
+
+
+def test_a_shutdown_says_what_is_not_stored(daemon: Daemon, cache: Cache) -> None:
+    cache.put("a", b"1")
+    daemon.cache_dir.rename(daemon.directory / "elsewhere")
+    daemon.cache_dir.mkdir(mode=0o700)
+    with pytest.raises(NotDurableError, match="was removed or replaced while the daemon ran"):
+        cache.shutdown()
+    assert daemon.wait() == 1
+    assert list(daemon.cache_dir.iterdir()) == []
+
+
+def test_a_cache_directory_that_another_daemon_has_now_is_left_to_it(
+    daemon: Daemon, cache: Cache
+) -> None:
+    cache.put("a", b"1")
+    shutil.rmtree(daemon.cache_dir)
+    with private_directory() as directory:
+        successor = Daemon(directory, options=["--cache-dir", str(daemon.cache_dir)]).start()
+        with successor.cache() as theirs:
+            theirs.put("b", b"2")
+            with pytest.raises(NotDurableError):
+                cache.put("c", b"3")
+            assert daemon.stop() == 1
+            assert theirs.get_many(["a", "b", "c"]) == {"b": b"2"}
+        assert successor.stop() == 0
+
+
+def test_a_shard_directory_that_is_removed_comes_back(daemon: Daemon, cache: Cache) -> None:
+    cache.put("a", b"1")
+    (shard,) = [path for path in daemon.cache_dir.iterdir() if path.is_dir()]
+    shutil.rmtree(shard)
+    with pytest.raises(NotDurableError):
+        cache.put("b", b"2")
+    wait_until(lambda: storage(daemon)["state"] == "healthy", SECONDS, "a new image")
+    cache.put("b", b"2")
+    daemon.kill()
+    daemon.start()
+    assert cache.get_many(["a", "b"]) == {"a": b"1", "b": b"2"}
 
 
 @contextmanager

@@ -65,8 +65,9 @@ class RecordingFiles(Files):
             raise OSError(number, os.strerror(number))
 
     def _opened(self, path: str, descriptor: int) -> int:
-        inode = self._next_inode
-        self._next_inode += 1
+        with self._lock:
+            inode = self._next_inode
+            self._next_inode += 1
         self._inodes[descriptor] = inode
         self._sizes[inode] = 0
         self._by_path[path] = inode

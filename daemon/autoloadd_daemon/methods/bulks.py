@@ -86,8 +86,14 @@ def bulk_commit(context: Context, session: Session, params: Params, done: Done) 
     token, sync = read_params(params, 1, 1)
     bulk = _bulk_of(session, token)
     level = read_sync(sync)
-    context.close_bulk(session)
-    context.writer.submit(CommitBulk(bulk.producer, level, done, bulk.staged))
+    session.bulk = None
+
+    def committed(outcome: object) -> None:
+        # In the books until then: while it waits for the disk it takes memory.
+        context.forget_bulk(bulk)
+        done(outcome)
+
+    context.writer.submit(CommitBulk(bulk.producer, level, committed, bulk.staged))
 
 
 def _bulk_of(session: Session, token: object) -> OpenBulk:

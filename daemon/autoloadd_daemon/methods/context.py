@@ -64,19 +64,17 @@ class Context:
             shard.last_used_ns = self.now_ns
         return shard
 
-    def close_bulk(self, session: Session) -> None:
-        """Take a connection's bulk out of the books: it is committed, or discarded."""
-        assert session.bulk is not None
-        del self.catalog.open_bulks[session.bulk.token]
-        self.catalog.staged_bytes -= session.bulk.staged.stored_bytes
-        session.bulk = None
+    def forget_bulk(self, bulk: OpenBulk) -> None:
+        """Take a bulk out of the books: its entries are the shard's now, or nobody's."""
+        del self.catalog.open_bulks[bulk.token]
+        self.catalog.staged_bytes -= bulk.staged.stored_bytes
 
     def discard_bulk(self, session: Session) -> None:
         """Give a connection's bulk up: nothing of it becomes visible."""
         assert session.bulk is not None
-        staged = session.bulk.staged
-        self.close_bulk(session)
+        bulk, session.bulk = session.bulk, None
+        self.forget_bulk(bulk)
         try:
-            staged.discard()
+            bulk.staged.discard()
         except OSError as exc:
             _logger.warning("a staged file stays until the next start: %s", exc)

@@ -31,11 +31,32 @@ def bulk_name(number: int) -> str:
     return f"bulk.{number:08d}"
 
 
+class BulkNumbers:
+    """Numbers of which none comes twice.
+
+    A shard that is dropped and begun again has the same directory: what was staged before the drop
+    must not meet what is staged after it.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def leave_out(self, number: int) -> None:
+        """Give no number up to this one."""
+        self._last = max(self._last, number)
+
+    def take(self) -> int:
+        """Return the next number, at least 1."""
+        self._last += 1
+        return self._last
+
+
 class CommittedBulk(NamedTuple):
     """A staged file that is part of a journal."""
 
     files: Files
     path: str
+    size: int
 
     def sync(self) -> None:
         """Return when the file's bytes are on stable storage. Raises OSError."""
@@ -101,7 +122,7 @@ class StagedBulk:
         described = BulkFile(
             self.mode, self.number, self.stored_bytes, self._checksum, self.built_at_ns
         )
-        return described, CommittedBulk(self._files, path)
+        return described, CommittedBulk(self._files, path, self.stored_bytes)
 
     def discard(self) -> None:
         """Close and remove the file. Raises OSError; recovery would remove it then."""

@@ -35,6 +35,7 @@ class Journal:
         self.path = f"{directory}/{journal_name(header.sequence)}"
         self.end = end
         self.synced = 0
+        self.bulk_bytes = 0
         self.failed: str | None = None
         self._files = files
         self._descriptor = descriptor
@@ -66,6 +67,7 @@ class Journal:
 
     def attach(self, bulk: CommittedBulk) -> None:
         """Make a staged file part of this journal: synced before it, removed with it."""
+        self.bulk_bytes += bulk.size
         self._bulks.append(bulk)
         self._unsynced_bulks.append(bulk)
         self._named += 1

@@ -58,7 +58,7 @@ class Recovered:
     journals: list[Journal] = field(default_factory=list)
     next_sequence: int = 1
     previous_end: int = 0
-    next_bulk: int = 1
+    last_bulk: int = 0
     torn_bytes: int = 0
     set_aside: list[SetAside] = field(default_factory=list)
 
@@ -110,7 +110,7 @@ def recover_shard(files: Files, directory: str) -> Recovered | list[SetAside]:
         return [set_aside_file(files, path, reason) for path, reason in damaged + bad_image]
     shard = _begin(image, scans, image_is_damaged=image_problem is not None)
     damaged += _replay(files, directory, shard, scans)
-    shard.next_bulk = _sweep(files, directory, scans)
+    shard.last_bulk = _sweep(files, directory, scans)
     if damaged or image_problem is not None:
         _save_and_set_aside(files, directory, shard, damaged, image_problem)
     return shard
@@ -251,7 +251,8 @@ def _reopen(files: Files, directory: str, scan: _Scan) -> Journal:
         if frame.bulk is not None and frame.end <= scan.good_end:
             name = bulk_name(frame.bulk.number)
             if name in present:
-                journal.attach(CommittedBulk(files, f"{directory}/{name}"))
+                path = f"{directory}/{name}"
+                journal.attach(CommittedBulk(files, path, frame.bulk.size))
     return journal
 
 
@@ -292,7 +293,7 @@ def _apply_frame(files: Files, directory: str, shard: Recovered, frame: Frame) -
 
 
 def _sweep(files: Files, directory: str, scans: list[_Scan]) -> int:
-    """Remove staged files that no journal names; return the first number that none has.
+    """Remove staged files that no journal names; return the greatest number that one has.
 
     Their bulks were never committed.
     """
@@ -301,7 +302,7 @@ def _sweep(files: Files, directory: str, scans: list[_Scan]) -> int:
     for name in files.names(directory):
         if _LEFT_OVER.fullmatch(name) and name not in named:
             files.remove(f"{directory}/{name}")
-    return max((bulk.number for bulk in bulks), default=0) + 1
+    return max((bulk.number for bulk in bulks), default=0)
 
 
 def _save_and_set_aside(

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from autoloadd_daemon.errors import StorageError
 
-from .bulks import CommittedBulk, StagedBulk
+from .bulks import BulkNumbers, CommittedBulk, StagedBulk
 from .journal import Journal, create_journal
-from .records import JournalHeader
+from .records import HEADER_BYTES, JournalHeader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,16 @@ class ShardFiles:
     says how far the earlier one was good. A journal is made when its first frame comes.
     """
 
-    def __init__(self, files: Files, directory: str, producer: Producer, epoch: int) -> None:
+    def __init__(
+        self,
+        files: Files,
+        directory: str,
+        producer: Producer,
+        epoch: int,
+        numbers: BulkNumbers | None = None,
+    ) -> None:
+        """`numbers` is shared by all shards that may ever have this directory."""
+        self._numbers = BulkNumbers() if numbers is None else numbers
         self.directory = directory
         self.files = files
         self._producer = producer
@@ -35,7 +44,6 @@ class ShardFiles:
         self._active: Journal | None = None
         self._next_sequence = 1
         self._previous_end = 0
-        self._next_bulk = 1
         # Of the last frame that was appended, not of the last that was tried: a generation that
         # was refused must not look like a journal that is missing.
         self._last_generation = 0
@@ -45,13 +53,13 @@ class ShardFiles:
         self._journals = list(recovered.journals)
         self._next_sequence = recovered.next_sequence
         self._previous_end = recovered.previous_end
-        self._next_bulk = recovered.next_bulk
         self._last_generation = recovered.generation
+        self._numbers.leave_out(recovered.last_bulk)
 
     @property
     def journal_bytes(self) -> int:
-        """Length of all journals that are needed, in bytes."""
-        return sum(journal.end for journal in self._journals)
+        """Length of all journals that are needed, with their bulks, in bytes."""
+        return sum(journal.end + journal.bulk_bytes for journal in self._journals)
 
     @property
     def synced(self) -> int:
@@ -93,7 +101,8 @@ class ShardFiles:
     def cut_back(self, end: int) -> None:
         """Take back what was appended behind `end`: its sync failed and it was refused."""
         if self._active is not None:
-            self._active.cut_back(end)
+            # Where the journal was begun by these frames, its header stays.
+            self._active.cut_back(max(end, HEADER_BYTES))
 
     @property
     def end(self) -> int:
@@ -110,8 +119,7 @@ class ShardFiles:
 
     def stage(self, mode: str, built_at_ns: int | None) -> StagedBulk:
         """Return a new staged bulk. Raises StorageError."""
-        number = self._next_bulk
-        self._next_bulk += 1
+        number = self._numbers.take()
         return StagedBulk(
             self.files, self.directory, number=number, mode=mode, built_at_ns=built_at_ns
         )
