@@ -284,10 +284,8 @@ class Connection:
     def _late(self) -> DeadlineError:
         waited = f"{round(monotonic() - self._began, 2):g} s"
         if self._open_hello:
-            return DeadlineError(
-                f"what listens at {self._path} did not greet within {waited}: the daemon hangs, or "
-                "it is not autoloadd"
-            )
+            silent = f"what listens at {self._path} did not greet within {waited}"
+            return DeadlineError(f"{silent}: the daemon hangs, or it is not autoloadd")
         return DeadlineError(f"the daemon at {self._path} did not answer within {waited}")
 
     def _not_ours(self, reason: str) -> ForgedError:
