@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+from autoloadd_daemon.errors import StorageError
 from autoloadd_daemon.writer import Drop
 from autoloadd_daemon.writes import Put
 from autoloadd_protocol.producer import Producer
@@ -126,7 +128,7 @@ async def test_an_end_leaves_images_alone(engine: Engine, cache_dir: Path) -> No
         (OTHER, {b"a": SMALL}),
     ):
         directory = cache_dir / producer.shard_id()
-        await until(engine, lambda where=directory: list(files_in(where)) == ["image"])  # type: ignore[misc]
+        await until(engine, lambda where=directory: os.listdir(where) == ["image"])  # type: ignore[misc]
         assert Life(directory).contents == held
 
 
@@ -140,6 +142,22 @@ async def test_over_the_bound_other_shards_go_first(engine: Engine, cache_dir: P
     await until(engine, lambda: not (cache_dir / OTHER.shard_id()).exists())
     shard, _ = engine.catalog.open(PRODUCER)
     assert contents_of(shard).keys() == {b"a", b"b", b"c"}
+
+
+async def test_where_dropping_fails_the_bound_holds_all_the_same(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_shard_id: str) -> None:
+        raise StorageError("no shard can be renamed")
+
+    monkeypatch.setattr(engine.catalog, "remove_files", fail)
+    engine.catalog.max_bytes = 1_500_000
+    await put(engine, {b"old": BIG}, OTHER)
+    await put(engine, {b"a": BIG, b"b": SMALL})
+    await put(engine, {b"c": BIG})
+    await until(engine, lambda: engine.catalog.stored_bytes <= engine.catalog.max_bytes)
+    assert engine.catalog.find(OTHER.shard_id()) is not None
+    assert engine.metrics.counters["evicted"] >= 1
 
 
 async def test_over_the_bound_the_oldest_entries_go(engine: Engine) -> None:

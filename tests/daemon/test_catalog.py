@@ -194,3 +194,21 @@ def test_a_failed_journal_is_a_failure_of_the_catalog(cache_dir: Path) -> None:
     assert catalog.failure is not None
     assert "sync failed" in catalog.failure
     disk.close()
+
+
+def test_what_was_set_aside_is_reported_and_the_oldest_of_too_many_goes(cache_dir: Path) -> None:
+    directory = stored(cache_dir)
+    for second in range(5):
+        (directory / f"image.set-aside-20261122T10150{second}Z").write_bytes(b"damaged")
+    catalog = catalog_of(cache_dir)
+    kept = [f"{directory}/image.set-aside-20261122T10150{second}Z" for second in (4, 3, 2)]
+    assert [aside.file for aside in catalog._metrics.set_aside] == kept
+    assert sorted(map(str, directory.glob("image.set-aside-*"))) == sorted(kept)
+
+
+def test_nothing_is_written_to_a_directory_that_is_lost(cache_dir: Path) -> None:
+    catalog = catalog_of(cache_dir)
+    catalog.lost = "it was removed"
+    with pytest.raises(StorageError, match="it was removed"):
+        catalog.probe()
+    assert list(cache_dir.iterdir()) == []
