@@ -311,3 +311,21 @@ def test_a_socket_file_of_somebody_else_stays(daemon: Daemon) -> None:
     assert daemon.stop() == 0
     with open(path) as file:
         assert file.read() == "precious"
+
+
+def test_a_changed_cache_directory_waits_for_the_next_start(idle_daemon: Daemon) -> None:
+    config = idle_daemon.directory / "config.toml"
+    config.write_text('log_level = "info"\n')
+    first = str(idle_daemon.cache_dir)
+    command = [sys.executable, "-m", "autoloadd_daemon", "--config", str(config)]
+    where = ["--socket", idle_daemon.socket_path]
+    environment = idle_daemon.environment_of_process()
+    config.write_text(f'cache_dir = "{first}"\n')
+    with idle_daemon.log_path.open("ab") as log:
+        process = subprocess.Popen([*command, *where], stderr=log, env=environment)
+    idle_daemon.process = process
+    wait_until(lambda: "serves" in idle_daemon.log, SECONDS, "the daemon")
+    config.write_text(f'cache_dir = "{first}2"\n')
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "change only at the next start" in idle_daemon.log, SECONDS, "the warning")
+    assert idle_daemon.status()["cache_dir"] == first

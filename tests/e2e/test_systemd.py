@@ -112,6 +112,25 @@ def test_serves_the_socket_that_systemd_hands_over(directory: Path, kind: str) -
         assert path.stat().st_ino == made
 
 
+def test_a_lost_socket_of_systemd_is_reported_and_not_bound_again(directory: Path) -> None:
+    path = directory / "socket"
+    with (
+        notify_socket(f"@{directory}/notify"),
+        running(activate_command(directory, f"@{directory}/notify")) as process,
+    ):
+        wait_listening(path)
+        with Cache(PRODUCER, socket_path=str(path), timeout=DEADLINE) as cache:
+            cache.ping()
+            path.unlink()
+            deadline = time.monotonic() + DEADLINE
+            while not cache.status()["counters"].get("socket_lost"):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert not path.exists()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+
+
 def test_what_was_stored_is_there_at_the_next_activation(directory: Path) -> None:
     path = directory / "socket"
     for expected in (None, BLOB):
