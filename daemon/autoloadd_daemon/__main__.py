@@ -27,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(str(exc))
         return EXIT_CONFIG
     if arguments.check_config:
-        sys.stdout.write(settings.describe() + "\n")
-        return 0
+        return _print(settings.describe())
     set_up_logging(settings.log_level, os.environ)
     # trio's import takes 100 ms: not for --check-config.
     from .app import App  # noqa: PLC0415
@@ -40,6 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_ALREADY_SERVED
     except DaemonError as exc:
         _say(str(exc))
+        return EXIT_FAILED
+    return 0
+
+
+def _print(text: str) -> int:
+    # Paths need not be UTF-8; they are shown as they are.
+    data = f"{text}\n".encode(errors="surrogateescape")
+    try:
+        while data:
+            data = data[os.write(sys.stdout.fileno(), data) :]
+    except OSError as exc:
+        _say(f"cannot write to stdout: {exc.strerror}")
         return EXIT_FAILED
     return 0
 

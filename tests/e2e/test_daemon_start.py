@@ -343,3 +343,29 @@ def test_the_log_level(idle_daemon: Daemon) -> None:
     idle_daemon.start("--log-level", "error")
     assert idle_daemon.stop() == 0
     assert idle_daemon.log == ""
+
+
+def test_check_config_with_nowhere_to_print(home: Path) -> None:
+    command = [sys.executable, "-m", "autoloadd_daemon", "--check-config"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=own_environment({"HOME": str(home)}),
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"autoloadd: cannot write to stdout: No space left on device\n"
+
+
+def test_check_config_with_a_path_that_is_not_utf8(home: Path) -> None:
+    command = [sys.executable, "-m", "autoloadd_daemon", "--check-config", "--cache-dir"]
+    done = subprocess.run(
+        [*map(os.fsencode, command), b"/tmp/b\xfd"],
+        check=False,
+        capture_output=True,
+        env=own_environment({"HOME": str(home)}),
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"/tmp/b\xfd" in done.stdout
