@@ -198,11 +198,13 @@ def test_the_longest_idle_goes_while_its_requests_are_run(served: Daemon) -> Non
             with suppress(BrokenPipeError, ConnectionResetError):
                 busy.send(b"".join([busy.request_bytes("ping") for _ in range(15_000)]))
             for client in clients:
-                client.send(client.request_bytes("ping"))
+                # One that was cut off for the newest before may only be seen to be so here.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    client.send(client.request_bytes("ping"))
             newest = stack.enter_context(served.connect())
             # At most one was cut off: most often the busy one, if it was not read last of all.
             clients[:] = [client for client in clients if not client.is_closed()]
             busy.socket.close()
             clients.append(newest)
         assert len(clients) >= CONNECTIONS - 5
-        assert {client.ok("status")["pid"] for client in clients[::50]} == {pid}
+        assert {client.ok("status")["pid"] for client in clients[-5:]} == {pid}
