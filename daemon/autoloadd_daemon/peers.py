@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
     from .methods.context import Context
 
-READ_BYTES = 256 * 1024
-"""Bytes taken from one client at a time: its share of a turn."""
+_RECEIVED = memoryview(bytearray(256 * 1024))
+"""Where bytes are received, from one client at a time, and how many at most: its share of a turn.
+
+One buffer for all: a new one for each read would be asked of the system, and given back.
+"""
 
 _NS = 1_000_000_000
 _JOINED_BYTES = 256 * 1024
@@ -44,7 +47,8 @@ class Peer:
     def read(self) -> bool:
         """Take what the client sent; tell whether the connection may go on."""
         try:
-            data = self.socket.recv(READ_BYTES)
+            count = self.socket.recv_into(_RECEIVED)
+            data = bytes(_RECEIVED[:count])
         except BlockingIOError:
             return True
         except OSError:
