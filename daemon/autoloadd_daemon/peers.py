@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from .methods.context import Context
 
-_RECEIVED = memoryview(bytearray(256 * 1024))
-"""Where bytes are received, from one client at a time, and how many at most: its share of a turn.
+READ_BYTES = 256 * 1024
+"""Bytes taken from one client at a time: its share of a turn."""
 
-One buffer for all: a new one for each read would be asked of the system, and given back.
-"""
+_RECEIVED = memoryview(bytearray(READ_BYTES))
+"""Where they are received, for all clients: a new one for each read would cost system calls."""
 
 _NS = 1_000_000_000
 _JOINED_BYTES = 256 * 1024
