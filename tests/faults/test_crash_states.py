@@ -64,6 +64,17 @@ async def a_sync_while_older_writes_are_unsynced(engine: Engine) -> None:
     await engine.put({"n1": b"last"})
 
 
+async def a_covered_journal_that_stays(engine: Engine) -> None:
+    await engine.put({f"n{i}": bytes([i]) * LARGE for i in range(8)})
+    engine.begin_build()
+    await engine.put({"during": b"during"})
+    engine.files.fail("remove", until_healed=True)
+    await engine.finish_build()
+    # The image holds what the first journal held: from now on nobody syncs that one.
+    await engine.put({"n0": b"newer"}, "fsync")
+    await engine.put({"n1": b"last"})
+
+
 async def clear_during_a_build(engine: Engine) -> None:
     await engine.put({f"n{i}": bytes([i]) * LARGE for i in range(8)}, "fsync")
     engine.begin_build()
@@ -120,6 +131,7 @@ WORKLOADS: list[Workload] = [
     puts_and_deletes,
     a_build_under_way,
     a_sync_while_older_writes_are_unsynced,
+    a_covered_journal_that_stays,
     clear_during_a_build,
     bulks,
     drop_and_begin_again,

@@ -231,6 +231,9 @@ def _replay(
         before = scan
         _apply(files, directory, shard, scan)
         shard.previous_end = scan.good_end
+        if following and following[0].header.base_generation <= shard.generation:
+            # The image covers this journal to its end: it need not even have been synced.
+            scan.problem = None
         if scan.problem is not None and (following or scan.good_end < scan.synced):
             damaged.append((scan.path, scan.problem))
             damaged += [(later.path, f"follows {scan.path}") for later in following]
