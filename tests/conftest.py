@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
     from autoloadd_client import Cache
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of `scripts/faults`."""
+    group = parser.getgroup("faults")
+    group.addoption("--effort", type=int, default=1, help="explore this many times as much")
+    group.addoption("--fault-report", help="append one line of JSON for each fault case here")
+
+
 __all__ = ["PRODUCER", "Daemon", "RawClient", "wait_until"]
 
 
