@@ -9,24 +9,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from autoloadd_daemon.errors import DamageError
 
 from .bulks import CommittedBulk, bulk_name, read_bulk
 from .images import IMAGE_NAME, TEMPORARY_NAME, Snapshot, build_image, load_image
-from .journal import journal_name, reopen_journal
-from .records import (
-    CLEAR,
-    DELETE,
-    HEADER_BYTES,
-    KIND_AT,
-    Frame,
-    JournalHeader,
-    parse_frame,
-    parse_journal_header,
-)
+from .journal import reopen_journal
+from .records import CLEAR, DELETE, HEADER_BYTES
+from .scanning import scan_journals
 from .set_aside import SetAside, name_to_set_aside, set_aside_file
 
 if TYPE_CHECKING:
@@ -38,10 +29,10 @@ if TYPE_CHECKING:
 
     from .files import Files
     from .journal import Journal
+    from .records import Frame
+    from .scanning import JournalScan, JournalScans
 
-_JOURNAL = re.compile(r"journal\.\d+")
 _LEFT_OVER = re.compile(r"staged\.\d+|bulk\.\d+")
-_KIND = re.compile(rb"[\1-\4]\0\0\0")
 
 
 @dataclass(slots=True)
@@ -84,16 +75,30 @@ class Recovered:
 
 
 @dataclass(slots=True)
-class _Scan:
-    """One journal as read: its frames are good up to `good_end`, `problem` says what is next."""
+class Reading:
+    """What a shard's files hold and what is wrong with them. Nothing was changed to find out.
 
-    path: str
-    header: JournalHeader
-    data: bytes
-    frames: list[Frame]
-    good_end: int
-    synced: int
-    problem: str | None
+    `shard` is None where the files hold none. `kept` are the journals that it consists of, beside
+    the image; `damaged` are (path, reason) of those that are to be set aside.
+    """
+
+    journals: JournalScans
+    image_problem: str | None
+    damaged: list[tuple[str, str]]
+    shard: Recovered | None = None
+    kept: list[JournalScan] = field(default_factory=list)
+
+
+def read_shard(files: Files, directory: str) -> Reading:
+    """Return what the files in a directory hold. Raises OSError when they cannot be read."""
+    # The journals first: an image that a running daemon writes meanwhile can only cover more.
+    journals = scan_journals(files, directory)
+    image, image_problem = _load_image(directory)
+    reading = Reading(journals, image_problem, list(journals.damaged))
+    if image is not None or journals.scans:
+        reading.shard = _begin(image, journals.scans, image_is_damaged=image_problem is not None)
+        _replay(files, directory, reading.shard, reading)
+    return reading
 
 
 def recover_shard(files: Files, directory: str) -> Recovered | list[SetAside]:
@@ -102,15 +107,17 @@ def recover_shard(files: Files, directory: str) -> Recovered | list[SetAside]:
     Raises OSError when the directory cannot be read, StorageError when damage cannot be put right.
     """
     files.remove(f"{directory}/{TEMPORARY_NAME}")
-    image, image_problem = _load_image(directory)
-    scans, damaged = _scan_journals(files, directory)
-    if image is None and not scans:
+    reading = read_shard(files, directory)
+    damaged, image_problem = reading.damaged, reading.image_problem
+    if reading.journals.not_begun is not None:
+        files.remove(reading.journals.not_begun)
+    if reading.shard is None:
         _sweep(files, directory, [])
         bad_image = [] if image_problem is None else [(f"{directory}/{IMAGE_NAME}", image_problem)]
         return [set_aside_file(files, path, reason) for path, reason in damaged + bad_image]
-    shard = _begin(image, scans, image_is_damaged=image_problem is not None)
-    damaged += _replay(files, directory, shard, scans)
-    shard.last_bulk = _sweep(files, directory, scans)
+    shard = reading.shard
+    shard.journals = [_reopen(files, directory, scan) for scan in reading.kept]
+    shard.last_bulk = _sweep(files, directory, reading.journals.scans)
     if damaged or image_problem is not None:
         _save_and_set_aside(files, directory, shard, damaged, image_problem)
     return shard
@@ -124,80 +131,7 @@ def _load_image(directory: str) -> tuple[Image | None, str | None]:
         return None, str(exc)
 
 
-def _scan_journals(files: Files, directory: str) -> tuple[list[_Scan], list[tuple[str, str]]]:
-    """Return the journals, and (path, reason) of files that are none."""
-    names = [name for name in files.names(directory) if _JOURNAL.fullmatch(name)]
-    scans: list[_Scan] = []
-    damaged: list[tuple[str, str]] = []
-    for name in names:
-        path = f"{directory}/{name}"
-        data = files.read(path)
-        if len(data) < HEADER_BYTES and name == names[-1]:
-            # The daemon ended before the header was whole: nothing was acknowledged from it.
-            files.remove(path)
-            continue
-        try:
-            scans.append(_scan(path, data))
-        except DamageError as exc:
-            damaged.append((path, str(exc)))
-    for scan, following in pairwise(scans):
-        _end_where_the_next_began(scan, following.header)
-    return scans, damaged
-
-
-def _scan(path: str, data: bytes) -> _Scan:
-    header = parse_journal_header(data)
-    if not path.endswith(f"/{journal_name(header.sequence)}"):
-        raise DamageError(f"journal {header.sequence} under another one's name")
-    frames: list[Frame] = []
-    position, generation = HEADER_BYTES, header.base_generation
-    problem: str | None = None
-    while position < len(data):
-        try:
-            frame = parse_frame(data, position, above=generation)
-        except DamageError as exc:
-            problem = f"at byte {position:,}: {exc}"
-            break
-        frames.append(frame)
-        position, generation = frame.end, frame.generation
-    synced = max((frame.synced for frame in frames), default=0)
-    if problem is not None:
-        synced = max(synced, _synced_behind(data, position, generation))
-    return _Scan(path, header, data, frames, position, synced, problem)
-
-
-def _synced_behind(data: bytes, bad: int, generation: int) -> int:
-    """Return what good frames behind a bad one say was synced: their word makes it damage.
-
-    The bad one's length says nothing, so every place that looks like a frame's kind is tried.
-    """
-    synced = 0
-    found = _KIND.search(data, bad + 1 + KIND_AT)
-    while found is not None:
-        start = next_at = found.start() - KIND_AT
-        try:
-            frame = parse_frame(data, start, above=generation)
-            if frame.synced <= start:
-                synced, next_at = max(synced, frame.synced), frame.end - 1
-        except DamageError:
-            pass
-        found = _KIND.search(data, next_at + 1 + KIND_AT)
-    return synced
-
-
-def _end_where_the_next_began(scan: _Scan, following: JournalHeader) -> None:
-    """Forget frames behind the end that the next journal's header gives: they were refused."""
-    if following.sequence != scan.header.sequence + 1 or following.epoch != scan.header.epoch:
-        return
-    if scan.good_end < following.previous_end:
-        scan.problem = scan.problem or f"ends at {scan.good_end:,} of {following.previous_end:,}"
-        return
-    scan.problem = None
-    scan.frames = [frame for frame in scan.frames if frame.end <= following.previous_end]
-    scan.good_end = following.previous_end
-
-
-def _begin(image: Image | None, scans: list[_Scan], *, image_is_damaged: bool) -> Recovered:
+def _begin(image: Image | None, scans: list[JournalScan], *, image_is_damaged: bool) -> Recovered:
     if image is not None:
         head = image.header
         return Recovered(head.producer, head.epoch, head.generation, head.built_at_ns, image)
@@ -207,12 +141,10 @@ def _begin(image: Image | None, scans: list[_Scan], *, image_is_damaged: bool) -
     return Recovered(first.producer, first.epoch, generation, first.built_at_ns, None)
 
 
-def _replay(
-    files: Files, directory: str, shard: Recovered, scans: list[_Scan]
-) -> list[tuple[str, str]]:
-    """Apply the journals in order. Return (path, reason) of those that are to be set aside."""
-    damaged: list[tuple[str, str]] = []
-    before: _Scan | None = None
+def _replay(files: Files, directory: str, shard: Recovered, reading: Reading) -> None:
+    """Apply the journals in order; note which are kept, and which are to be set aside."""
+    scans, damaged = reading.journals.scans, reading.damaged
+    before: JournalScan | None = None
     for index, scan in enumerate(scans):
         shard.next_sequence = scan.header.sequence + 1
         if scan.header.epoch != shard.epoch:
@@ -241,11 +173,10 @@ def _replay(
             break
         if scan.problem is not None:
             shard.torn_bytes += len(scan.data) - scan.good_end
-        shard.journals.append(_reopen(files, directory, scan))
-    return damaged
+        reading.kept.append(scan)
 
 
-def _reopen(files: Files, directory: str, scan: _Scan) -> Journal:
+def _reopen(files: Files, directory: str, scan: JournalScan) -> Journal:
     """Return the journal with the bulks that its frames name: they go with it."""
     journal = reopen_journal(files, directory, scan.header, scan.good_end)
     present = files.names(directory)
@@ -259,14 +190,14 @@ def _reopen(files: Files, directory: str, scan: _Scan) -> Journal:
     return journal
 
 
-def _is_behind_a_gap(scan: _Scan, before: _Scan | None, shard: Recovered) -> bool:
+def _is_behind_a_gap(scan: JournalScan, before: JournalScan | None, shard: Recovered) -> bool:
     """Tell whether a journal between this one and what was applied so far is missing."""
     if before is not None and before.header.sequence + 1 == scan.header.sequence:
         return False
     return scan.header.base_generation > shard.generation
 
 
-def _apply(files: Files, directory: str, shard: Recovered, scan: _Scan) -> None:
+def _apply(files: Files, directory: str, shard: Recovered, scan: JournalScan) -> None:
     """Apply the frames that the image does not hold; stop at a bulk that is not whole."""
     position = HEADER_BYTES
     for frame in scan.frames:
@@ -295,7 +226,7 @@ def _apply_frame(files: Files, directory: str, shard: Recovered, frame: Frame) -
         shard.change(records)
 
 
-def _sweep(files: Files, directory: str, scans: list[_Scan]) -> int:
+def _sweep(files: Files, directory: str, scans: list[JournalScan]) -> int:
     """Remove staged files that no journal names; return the greatest number that one has.
 
     Their bulks were never committed.

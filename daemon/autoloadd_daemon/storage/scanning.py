@@ -1,0 +1,124 @@
+"""Reading journals: which frames are good, where the good ones end, and what is wrong there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from autoloadd_daemon.errors import DamageError
+
+from .journal import journal_name
+from .records import (
+    HEADER_BYTES,
+    KIND_AT,
+    Frame,
+    JournalHeader,
+    parse_frame,
+    parse_journal_header,
+)
+
+if TYPE_CHECKING:
+    from .files import Files
+
+JOURNAL_NAME = re.compile(r"journal\.\d+")
+_KIND = re.compile(rb"[\1-\4]\0\0\0")
+
+
+@dataclass(slots=True)
+class JournalScan:
+    """One journal as read: its frames are good up to `good_end`, `problem` says what is next."""
+
+    path: str
+    header: JournalHeader
+    data: bytes
+    frames: list[Frame]
+    good_end: int
+    synced: int
+    problem: str | None
+
+
+@dataclass(slots=True)
+class JournalScans:
+    """The journals of a shard, in order.
+
+    `not_begun` is the path of one that ends before its header does: the daemon ended there, and
+    nothing was acknowledged from it. `damaged` are (path, reason) of files that are no journals.
+    """
+
+    scans: list[JournalScan] = field(default_factory=list)
+    not_begun: str | None = None
+    damaged: list[tuple[str, str]] = field(default_factory=list)
+
+
+def scan_journals(files: Files, directory: str) -> JournalScans:
+    """Return the journals in a directory; nothing is changed. Raises OSError."""
+    names = [name for name in files.names(directory) if JOURNAL_NAME.fullmatch(name)]
+    found = JournalScans()
+    for name in names:
+        path = f"{directory}/{name}"
+        data = files.read(path)
+        if len(data) < HEADER_BYTES and name == names[-1]:
+            found.not_begun = path
+            continue
+        try:
+            found.scans.append(scan_journal(path, data))
+        except DamageError as exc:
+            found.damaged.append((path, str(exc)))
+    for scan, following in pairwise(found.scans):
+        end_where_the_next_began(scan, following.header)
+    return found
+
+
+def scan_journal(path: str, data: bytes) -> JournalScan:
+    """Return the journal whose bytes these are. Raises DamageError where it is none."""
+    header = parse_journal_header(data)
+    if not path.endswith(f"/{journal_name(header.sequence)}"):
+        raise DamageError(f"journal {header.sequence} under another one's name")
+    frames: list[Frame] = []
+    position, generation = HEADER_BYTES, header.base_generation
+    problem: str | None = None
+    while position < len(data):
+        try:
+            frame = parse_frame(data, position, above=generation)
+        except DamageError as exc:
+            problem = f"at byte {position:,}: {exc}"
+            break
+        frames.append(frame)
+        position, generation = frame.end, frame.generation
+    synced = max((frame.synced for frame in frames), default=0)
+    if problem is not None:
+        synced = max(synced, _synced_behind(data, position, generation))
+    return JournalScan(path, header, data, frames, position, synced, problem)
+
+
+def _synced_behind(data: bytes, bad: int, generation: int) -> int:
+    """Return what good frames behind a bad one say was synced: their word makes it damage.
+
+    The bad one's length says nothing, so every place that looks like a frame's kind is tried.
+    """
+    synced = 0
+    found = _KIND.search(data, bad + 1 + KIND_AT)
+    while found is not None:
+        start = next_at = found.start() - KIND_AT
+        try:
+            frame = parse_frame(data, start, above=generation)
+            if frame.synced <= start:
+                synced, next_at = max(synced, frame.synced), frame.end - 1
+        except DamageError:
+            pass
+        found = _KIND.search(data, next_at + 1 + KIND_AT)
+    return synced
+
+
+def end_where_the_next_began(scan: JournalScan, following: JournalHeader) -> None:
+    """Forget frames behind the end that the next journal's header gives: they were refused."""
+    if following.sequence != scan.header.sequence + 1 or following.epoch != scan.header.epoch:
+        return
+    if scan.good_end < following.previous_end:
+        scan.problem = scan.problem or f"ends at {scan.good_end:,} of {following.previous_end:,}"
+        return
+    scan.problem = None
+    scan.frames = [frame for frame in scan.frames if frame.end <= following.previous_end]
+    scan.good_end = following.previous_end
