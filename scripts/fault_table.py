@@ -44,6 +44,9 @@ def add_up(tests: list[Row]) -> list[Row]:
         row["worst_recovery"] = max(times, default=None)
         row["verdict"] = min(row["verdict"], test["verdict"], key=_WORST_FIRST.index)
         row["not_run"] = row["not_run"] or test["not_run"]
+        for what, value in test.get("figures", {}).items():
+            figures = row.setdefault("figures", {})
+            figures[what] = max(figures.get(what, value), value)
     return list(rows.values())
 
 
@@ -53,6 +56,9 @@ def format_table(rows: list[Row]) -> str:
     widths = [max(len(line[column]) for line in cells) for column in range(len(_TITLES))]
     lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
     notes = [f"not run: {row['name']}: {row['not_run']}" for row in rows if row["not_run"]]
+    for row in rows:
+        figures = row.get("figures", {}).items()
+        notes += [f"measured: {row['name']}: {what}: {value:.3g}" for what, value in figures]
     return "\n".join([*lines, *notes])
 
 

@@ -66,3 +66,9 @@ def test_an_empty_report_is_a_failure(tmp_path: Path) -> None:
 def test_json(tmp_path: Path) -> None:
     code, text = run(tmp_path, PASSED, PASSED, options=("--json",))
     assert (code, json.loads(text)) == (0, [{**PASSED, "explored": 3000}])
+
+
+def test_the_worst_of_each_figure_is_shown(tmp_path: Path) -> None:
+    measured = [{**PASSED, "figures": {"p99, ms": value}} for value in (2.5, 7.25, 1.0)]
+    _, table = run(tmp_path, PASSED, *measured)
+    assert table.endswith("measured: power loss: p99, ms: 7.25\n")
