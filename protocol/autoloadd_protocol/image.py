@@ -110,6 +110,16 @@ class ImageHeader:
         return head + _CHECKSUM.pack(crc32(head))
 
 
+def unpack_producer(field: bytes) -> Producer:
+    """Read the producer in a file's header: a MessagePack map, then zeros. Raises ValueError."""
+    try:
+        unpacker = msgpack.Unpacker()
+        unpacker.feed(field)
+        return producer_from_map(unpacker.unpack())
+    except (ValueError, msgpack.OutOfData, RequestError) as exc:
+        raise ValueError(f"names no producer: {exc}") from exc
+
+
 def parse_header(buffer: bytes | memoryview) -> ImageHeader:
     """Read the first 1,024 bytes of an image. Raises ImageError that says what is wrong."""
     head = bytes(buffer[:HEADER_BYTES])
@@ -124,11 +134,9 @@ def parse_header(buffer: bytes | memoryview) -> ImageHeader:
         raise ImageError("the header's checksum does not match")
     width, total, epoch, built_at, generation, slots, entries, blob, records, *rest = fields
     try:
-        unpacker = msgpack.Unpacker()
-        unpacker.feed(head[_PRODUCER_AT:_CHECKSUM_AT])
-        producer = producer_from_map(unpacker.unpack())
-    except (ValueError, msgpack.OutOfData, RequestError) as exc:
-        raise ImageError(f"the header names no producer: {exc}") from exc
+        producer = unpack_producer(head[_PRODUCER_AT:_CHECKSUM_AT])
+    except ValueError as exc:
+        raise ImageError(f"the header {exc}") from exc
     header = ImageHeader(
         producer, epoch, generation, built_at, slots, entries, blob, records, *rest
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 
 import msgpack  # type: ignore[import-untyped]
 
-from .encoding import NIL, array_header, encode_str, encode_uint
+from .encoding import NIL, encode_uint
 from .errors import BAD_REQUEST, FrameError, RequestError, too_large
 from .limits import FRAME_BYTES, NAMES, NESTING
 
@@ -85,11 +85,6 @@ def encode_error(
 def answer_head(request_id: int) -> bytes:
     """Return what stands before the result in a successful answer."""
     return b"\x94\x01" + encode_uint(request_id) + NIL
-
-
-def request_head(request_id: int, method: bytes, arity: int) -> bytes:
-    """Return what stands before the parameters in a request."""
-    return b"\x94\x00" + encode_uint(request_id) + encode_str(method) + array_header(arity)
 
 
 def decode_request(payload: bytes | bytearray) -> Request | Notification:

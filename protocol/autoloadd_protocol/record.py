@@ -55,12 +55,6 @@ class Record(NamedTuple):
         """Return the whole record, with its prefix."""
         return self.buffer[self.start - PREFIX_BYTES : self.end]
 
-    def is_intact(self) -> bool:
-        """Tell whether the body still has the checksum that was stored with it."""
-        checksum, size = _UNPACK_PREFIX(self.buffer, self.start - PREFIX_BYTES)
-        body = self.buffer[self.start : self.end]
-        return size == len(body) and checksum == crc32(body)
-
     def is_fresh(self, binary_mtime_ns: int | None, encoded_fingerprint: bytes | None) -> bool:
         """Tell whether the entry may be served to someone who asked with these.
 

@@ -17,6 +17,8 @@ from autoloadd_daemon.writes import Clear, CommitBulk, Delete, Put, Write
 from autoloadd_protocol.producer import Producer
 from autoloadd_protocol.record import Record, encode_record, fingerprint_of
 
+from ..records import is_intact
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -61,7 +63,7 @@ def contents_of(shard: Shard) -> Contents:
         found = shard.look_up(name)
         assert found is not None
         assert item_of(found) == item
-        assert found.is_intact()
+        assert is_intact(found)
     assert shard.entries == len(contents)
     assert shard.blob_bytes == sum(len(item.blob) for item in contents.values())
     return contents

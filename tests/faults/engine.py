@@ -18,6 +18,7 @@ from autoloadd_protocol.errors import RequestError
 from autoloadd_protocol.producer import Producer
 from autoloadd_protocol.record import encode_record
 
+from ..records import is_intact
 from .disk_model import Acknowledged, Submitted
 
 if TYPE_CHECKING:
@@ -170,6 +171,6 @@ def contents_of(shard: Shard) -> Contents:
     """Return every entry of a shard; each must be intact."""
     contents: Contents = {}
     for name, record in shard.list_names(b"", b"", 1_000_000):
-        assert record.is_intact(), name
+        assert is_intact(record), name
         contents[name.decode()] = bytes(record.buffer[record.blob_start : record.blob_end])
     return contents

@@ -30,6 +30,8 @@ from autoloadd_protocol.image import (
 from autoloadd_protocol.producer import Producer
 from autoloadd_protocol.record import Record, encode_record, fingerprint_of, name_span
 
+from ..records import is_intact
+
 PRODUCER = Producer("zsh", "5.9", 8, "ubuntu")
 
 
@@ -74,7 +76,7 @@ def item_of(record: Record) -> tuple[bytes, Item]:
     """Return the name and the parts that a record's bytes hold."""
     start, end = name_span(record)
     body = msgpack.unpackb(record.buffer[record.start : record.end])
-    assert record.is_intact()
+    assert is_intact(record)
     assert bytes(record.buffer[record.blob_start : record.blob_end]) == body[1]
     assert fingerprint_of(record) == body[2]
     assert record.binary_mtime_ns == body[3]

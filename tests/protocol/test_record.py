@@ -21,6 +21,8 @@ from autoloadd_protocol.record import (
     parse_record,
 )
 
+from ..records import is_intact
+
 NAMES = st.text(min_size=1, max_size=300).map(str.encode)
 TIMES = st.integers(-(2**63), 2**63 - 1)
 FINGERPRINTS = st.none() | st.binary(min_size=1, max_size=300)
@@ -43,7 +45,7 @@ def test_every_part_of_a_record_is_found(
     assert record.buffer[first:last] == name
     assert body_start(len(name), record.blob_start, record.blob_bytes) == record.start
     assert body_bytes(record.buffer, record.start) == len(body)
-    assert record.is_intact()
+    assert is_intact(record)
     assert record.stored() == record.buffer
     assert record.stored_bytes == len(record.buffer) == PREFIX_BYTES + len(body)
 
@@ -66,7 +68,7 @@ def test_a_record_is_read_from_the_middle_of_a_buffer(
     )
     assert fingerprint_of(record) == fingerprint
     assert record.stored() == made.stored()
-    assert record.is_intact()
+    assert is_intact(record)
 
 
 def test_the_prefix_is_checksum_and_length_in_little_endian() -> None:
@@ -81,13 +83,13 @@ def test_every_flipped_bit_is_found() -> None:
     for bit in range(8 * len(record.buffer)):
         damaged = bytearray(record.buffer)
         damaged[bit // 8] ^= 1 << bit % 8
-        assert not record._replace(buffer=bytes(damaged)).is_intact()
+        assert not is_intact(record._replace(buffer=bytes(damaged)))
 
 
 def test_a_record_that_ends_early_is_not_intact() -> None:
     record = encode_record(b"_git", b"compiled", b"fingerprint", 1, 2)
     for end in range(PREFIX_BYTES, len(record.buffer)):
-        assert not record._replace(buffer=record.buffer[:end]).is_intact()
+        assert not is_intact(record._replace(buffer=record.buffer[:end]))
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,14 @@ from zlib import crc32
 import msgpack  # type: ignore[import-untyped]
 
 from autoloadd_daemon.errors import DamageError
-from autoloadd_protocol.errors import RequestError
+from autoloadd_protocol.image import unpack_producer
 from autoloadd_protocol.messages import pack
-from autoloadd_protocol.producer import Producer, producer_from_map
 from autoloadd_protocol.record import PREFIX, PREFIX_BYTES, Record, name_span, parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from autoloadd_protocol.producer import Producer
 
 MAGIC = b"ALDJRNL\0"
 VERSION = 1
@@ -111,11 +112,9 @@ def parse_journal_header(data: bytes) -> JournalHeader:
     if _CHECKSUM.unpack_from(head, _CHECKSUM_AT)[0] != crc32(head[:_CHECKSUM_AT]):
         raise DamageError("the journal header's checksum does not match")
     try:
-        unpacker = msgpack.Unpacker()
-        unpacker.feed(head[_HEADER.size : _CHECKSUM_AT])
-        producer = producer_from_map(unpacker.unpack())
-    except (ValueError, msgpack.OutOfData, RequestError) as exc:
-        raise DamageError(f"the journal header names no producer: {exc}") from exc
+        producer = unpack_producer(head[_HEADER.size : _CHECKSUM_AT])
+    except ValueError as exc:
+        raise DamageError(f"the journal header {exc}") from exc
     if producer.pointer_width != width:
         raise DamageError("the journal header contradicts itself")
     return JournalHeader(producer, epoch, sequence, base, previous_end, built_at)
@@ -189,7 +188,7 @@ def _read_frame(data: bytes, at: int, above: int) -> Frame:
     return Frame(kind, generation, synced, end, records, names, bulk)
 
 
-def parse_records(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, Record]]:
+def parse_records(data: bytes | memoryview, start: int, end: int) -> Iterator[tuple[bytes, Record]]:
     """Return (name, record) of records that lie one after another. Raises DamageError."""
     position = start
     while position < end:
@@ -205,7 +204,7 @@ def parse_records(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, Re
         except _NOT_A_FRAME as exc:
             raise DamageError(f"no record, although its checksum matches: {exc}") from exc
         name_start, name_end = name_span(record)
-        yield data[name_start:name_end], record
+        yield bytes(data[name_start:name_end]), record
 
 
 def parts_bytes(parts: Iterable[bytes | memoryview]) -> int:
