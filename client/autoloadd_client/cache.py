@@ -32,6 +32,7 @@ from .entry import Entry
 from .errors import ForgedError, SwitchedOffError
 from .identity import read_binary_time, read_producer
 from .process import ProcessConnections
+from .reading import DOUBT, SharedReads
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -81,12 +82,17 @@ class Cache(Control):
         connections = ProcessConnections(socket_path, read_producer(producer))
         super().__init__(connections, timeout=timeout, bulk_timeout=bulk_timeout)
         self._binary_mtime_ns = check_time(read_binary_time(binary, binary_mtime_ns))
+        self._shared = SharedReads(self._binary_mtime_ns)
 
     def get(self, name: str, *, fingerprint: bytes | None = None) -> bytes | None:
         """Return an entry's blob; None when it is absent or stale.
 
         With a fingerprint, an entry that was stored with another one, or without one, is stale.
         """
+        if fingerprint is None:
+            blob = self._shared.read(name)
+            if blob is not DOUBT:
+                return blob
         answer, span = self._ask_for(name, fingerprint)
         return None if span is None else answer[span[0] : span[1]]
 
@@ -133,6 +139,7 @@ class Cache(Control):
         deadline = monotonic() + self._timeout
         if not wait:
             connection.notify(request, deadline)
+            self._shared.suspend()
             return None
         return self._read_uint(connection.exchange(request, deadline))
 
@@ -208,6 +215,7 @@ class Cache(Control):
         if wait:
             return delete(self._many_calls(), names, check_sync(sync))
         delete_later(self._connection(), names, check_sync(sync), self._deadline())
+        self._shared.suspend()
         return None
 
     def names(self, prefix: str = "") -> Iterator[tuple[str, bool | None]]:
@@ -276,9 +284,11 @@ class Cache(Control):
         )
         answer = connection.exchange(request, deadline)
         try:
-            return answer, parse_get_answer(answer, wanted)
+            span = parse_get_answer(answer, wanted)
         except FrameError as exc:
             self._distrust(exc)
+        self._shared.asked(connection, deadline)
+        return answer, span
 
     def _read_uint(self, answer: bytes) -> int:
         try:

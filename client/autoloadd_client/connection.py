@@ -52,6 +52,10 @@ if TYPE_CHECKING:
 _RECEIVE_BYTES = 32 * 1024
 """One read takes a usual answer (3 kB, rarely more than 16) at once."""
 
+_DESCRIPTOR_BYTES = 4
+_MOST_DESCRIPTORS = 4
+"""Two are expected; what a server sends beyond these is closed by the kernel."""
+
 _FULL_BACKLOG_SECONDS = 0.002
 """A listening socket whose queue is full says EAGAIN at once; there is nothing to wait on."""
 
@@ -82,7 +86,12 @@ class Connection:
         self._received = b""
         self._unflushed = 0
         self._unconfirmed = 0
+        self._notified = 0
+        self._settled = 0
+        self._descriptors: list[int] | None = None
         self.hello_answer = b""
+        self.life = 0
+        """How often it was closed: what came over it belongs to one life of it."""
 
     def next_id(self) -> int:
         """Return an id for the next request: from 0x10000 up, and round again."""
@@ -110,6 +119,7 @@ class Connection:
             except ConnectionLostError:
                 self._send(notification, deadline)
             self._unflushed += 1
+            self._notified += 1
         finally:
             self._lock.release()
 
@@ -128,6 +138,32 @@ class Connection:
         finally:
             self._lock.release()
         return self._require_success(answer, request, deadline), unconfirmed
+
+    def exchange_for_descriptors(self, request: bytes, deadline: float) -> tuple[bytes, list[int]]:
+        """Return a successful answer's frame with the descriptors that came with it: the caller's.
+
+        Raises CacheError. Not tried again on another connection: what is asked for belongs to this.
+        """
+        self._take_turn(deadline)
+        descriptors = self._descriptors = []
+        try:
+            answer = self._ask(request, deadline)
+        except BaseException:
+            _close_all(descriptors)
+            raise
+        finally:
+            self._descriptors = None
+            self._lock.release()
+        try:
+            return self._require_success(answer, request, deadline), descriptors
+        except CacheError:
+            _close_all(descriptors)
+            raise
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether the daemon has carried out every notification that was sent."""
+        return self._settled == self._notified
 
     def has_unflushed(self) -> bool:
         """Tell whether notifications were sent that no flush has confirmed."""
@@ -183,6 +219,8 @@ class Connection:
         except BaseException:
             self._drop()
             raise
+        # One connection is answered in order: what was sent before the request is carried out.
+        self._settled = self._notified
         return answer
 
     def _require_success(self, answer: bytes, request: bytes, deadline: float) -> bytes:
@@ -249,7 +287,18 @@ class Connection:
         return bytes(frame)
 
     def _receive(self, deadline: float) -> bytes:
-        return self._wait_for(_socket.socket.recv, _RECEIVE_BYTES, deadline)
+        receive = _socket.socket.recv if self._descriptors is None else self._receive_descriptors
+        return self._wait_for(receive, _RECEIVE_BYTES, deadline)
+
+    def _receive_descriptors(self, sock: _socket.socket, size: int) -> bytes:
+        assert self._descriptors is not None
+        room = _socket.CMSG_SPACE(_MOST_DESCRIPTORS * _DESCRIPTOR_BYTES)
+        data, passed, *_ = sock.recvmsg(size, room, _socket.MSG_CMSG_CLOEXEC)
+        for level, kind, numbers in passed:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                whole = len(numbers) - len(numbers) % _DESCRIPTOR_BYTES
+                self._descriptors += memoryview(numbers)[:whole].cast("i").tolist()
+        return data
 
     def _wait_for(
         self,
@@ -295,6 +344,7 @@ class Connection:
         if self._socket is not None:
             _close(self._socket)
         self._socket = None
+        self.life += 1
         self._open_hello = self._received = b""
         self._unconfirmed += self._unflushed
         self._unflushed = 0
@@ -389,6 +439,11 @@ def _close(sock: _socket.socket) -> None:
         sock.close()
     except OSError:
         return  # someone has closed the descriptor: programs that become daemons close them all
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _shut_down(sock: _socket.socket) -> None:
