@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_DROPPED = ".dropped-"
-_PROBE = ".probe"
+DROPPED = ".dropped-"
+PROBE = ".probe"
 _SET_ASIDE_FRACTION = 10
 _PROBE_BYTES = 65_536
 
@@ -53,10 +53,10 @@ class Catalog:
     def recover(self) -> None:
         """Load every shard that the cache directory holds. Raises StartError."""
         try:
-            self._files.remove(f"{self.cache_dir}/{_PROBE}")
+            self._files.remove(f"{self.cache_dir}/{PROBE}")
             for name in self._files.names(self.cache_dir):
                 path = f"{self.cache_dir}/{name}"
-                if name.startswith(_DROPPED):
+                if name.startswith(DROPPED):
                     self._files.remove_tree(path)
                 elif os.path.isdir(path):
                     self._recover_shard(name, path)
@@ -123,7 +123,7 @@ class Catalog:
         self.check_in_place()
         _, shard_files = self._shards[shard_id]
         self._drops += 1
-        dropped = f"{self.cache_dir}/{_DROPPED}{os.getpid()}-{self._drops}"
+        dropped = f"{self.cache_dir}/{DROPPED}{os.getpid()}-{self._drops}"
         try:
             if os.path.isdir(shard_files.directory):
                 self._files.rename(shard_files.directory, dropped)
@@ -152,7 +152,7 @@ class Catalog:
     def probe(self) -> None:
         """Try whether the disk takes a small file. Raises StorageError."""
         self.check_in_place()
-        path = f"{self.cache_dir}/{_PROBE}"
+        path = f"{self.cache_dir}/{PROBE}"
         try:
             self._files.remove(path)
             descriptor = self._files.create(path)

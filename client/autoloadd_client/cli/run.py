@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autoloadd_client.errors import CacheError
 from autoloadd_client.shells.errors import ShellError
 
-from . import control, data, shard, warming
+from . import control, data, shard, verify, warming
 from .context import Context
 from .conventions import (
     BROKEN_PIPE,
@@ -26,7 +26,13 @@ from .parser import build_parser, default_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_GROUPS = (data.add_commands, shard.add_commands, warming.add_commands, control.add_commands)
+_GROUPS = (
+    data.add_commands,
+    shard.add_commands,
+    warming.add_commands,
+    control.add_commands,
+    verify.add_commands,
+)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -40,10 +40,15 @@ def name_to_set_aside(path: str) -> str:
     return target
 
 
+def is_set_aside(name: str) -> bool:
+    """Tell whether a file's name says that it was set aside."""
+    return _SET_ASIDE in name
+
+
 def find_set_aside(files: Files, directories: list[str]) -> list[str]:
     """Return the paths of all files that were set aside in these directories, newest first."""
     paths = [f"{directory}/{name}" for directory in directories for name in files.names(directory)]
-    found = [path for path in paths if _SET_ASIDE in os.path.basename(path)]
+    found = [path for path in paths if is_set_aside(os.path.basename(path))]
     return sorted(found, key=_when, reverse=True)
 
 
