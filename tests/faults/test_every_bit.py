@@ -1,0 +1,144 @@
+"""Every truncation and every flipped bit of every file of small shards, one after another.
+
+After each: exactly what must be left is served (`specimens.expected`), the damaged file is set
+aside as it is and reported, the second start finds the same as the first, and what is written then
+is there at the third.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from autoloadd_daemon.storage.images import IMAGE_NAME
+from autoloadd_daemon.storage.records import FRAME_BYTES, HEADER_BYTES
+from autoloadd_protocol.image import HEADER_BYTES as IMAGE_HEADER_BYTES
+
+from ..daemon.harness import Item, write_files
+from .specimens import SHARD, STORIES, expected, make_specimen, parts_kept, started
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .report import FaultCase
+    from .specimens import Author, Expected, Specimen
+
+NEW = {b"new": Item(b"written after the damage")}
+FIRST_TITLE = STORIES[0].__name__.replace("_", " ")
+HEADER_FIELDS = 192
+"""Fields and producer of a header lie before this; behind are zeros, then a checksum."""
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[Path]:
+    """A directory in memory where there is such a place: tens of thousands of starts need it."""
+    place = Path("/dev/shm")
+    directory = tempfile.mkdtemp(prefix="ald-", dir=place if place.is_dir() else None)
+    yield Path(directory)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module", params=STORIES, ids=lambda story: story.__name__)
+def specimen(request: pytest.FixtureRequest, memory: Path) -> Specimen:
+    story: Callable[[Author], None] = request.param
+    return make_specimen(story, memory / story.__name__)
+
+
+@pytest.fixture
+def cache_dir(memory: Path) -> Iterator[Path]:
+    directory = memory / "cache"
+    directory.mkdir(mode=0o700)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def check(cache_dir: Path, files: dict[str, bytes], due: Expected, case: FaultCase) -> None:
+    """Start three times on damaged files, and write in between."""
+    directory = cache_dir / SHARD
+    write_files(directory, files)
+    case.explored += 1
+    with started(cache_dir) as first:
+        found = first.contents
+        case.lost += sum(name not in found for name in due.contents)
+        case.wrong += sum(due.contents.get(name) != blob for name, blob in found.items())
+        assert found == due.contents
+        assert due.set_aside <= first.set_aside
+        assert all(path.exists() for path in first.reported)
+    kept = parts_kept(directory, sorted(due.set_aside))
+    assert kept == {name: files[name] for name in due.set_aside}
+    with started(cache_dir) as second:
+        assert second.contents == due.contents
+        assert second.reported == first.reported
+        second.put(NEW)
+    with started(cache_dir) as third:
+        assert third.contents == due.contents | NEW
+        assert third.reported == first.reported
+
+
+def with_bit_flipped(data: bytes, at: int, bit: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+
+
+def is_in_a_head(specimen: Specimen, name: str, at: int) -> bool:
+    """Tell whether a byte is part of a header or of a frame's head."""
+    if name == IMAGE_NAME:
+        return at < HEADER_FIELDS or IMAGE_HEADER_BYTES - 4 <= at < IMAGE_HEADER_BYTES
+    journal = next((each for each in specimen.journals if each.name == name), None)
+    if journal is None:
+        return False
+    begins = [frame.begin for frame in journal.frames]
+    return (
+        at < HEADER_FIELDS
+        or HEADER_BYTES - 4 <= at < HEADER_BYTES
+        or any(begin <= at < begin + FRAME_BYTES for begin in begins)
+    )
+
+
+def places(specimen: Specimen, name: str, effort: int) -> range:
+    """Return which bytes to damage: all, but of images beside the first one's with effort only.
+
+    An image is checked whole: where it is damaged makes no difference.
+    """
+    every = effort > 1 or name != IMAGE_NAME or specimen.title == FIRST_TITLE
+    return range(0, len(specimen.files[name]), 1 if every else 23)
+
+
+def bits_to_flip(specimen: Specimen, name: str, at: int, effort: int) -> range:
+    """Return which bits of a byte to flip: all of a head's; elsewhere one, or all with effort."""
+    if effort > 1 or is_in_a_head(specimen, name, at):
+        return range(8)
+    return range(at * 5 % 8, at * 5 % 8 + 1)
+
+
+def test_every_flipped_bit(
+    specimen: Specimen, cache_dir: Path, case: FaultCase, effort: int
+) -> None:
+    case.unit = "flips"
+    for name, data in specimen.files.items():
+        for at in places(specimen, name, effort):
+            due = expected(specimen, name, at, len(data))
+            for bit in bits_to_flip(specimen, name, at, effort):
+                damaged = {**specimen.files, name: with_bit_flipped(data, at, bit)}
+                try:
+                    check(cache_dir, damaged, due, case)
+                except AssertionError as exc:
+                    exc.add_note(f"{specimen.title}: bit {bit} of byte {at:,} of {name}")
+                    raise
+
+
+def test_every_truncation(
+    specimen: Specimen, cache_dir: Path, case: FaultCase, effort: int
+) -> None:
+    case.unit = "truncations"
+    for name, data in specimen.files.items():
+        for length in places(specimen, name, effort):
+            due = expected(specimen, name, length, length)
+            try:
+                check(cache_dir, {**specimen.files, name: data[:length]}, due, case)
+            except AssertionError as exc:
+                exc.add_note(f"{specimen.title}: {name} cut to {length:,} bytes")
+                raise
