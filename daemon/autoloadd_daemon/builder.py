@@ -22,13 +22,12 @@ from .storage.images import build_image
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autoloadd_protocol.image import Image
 
     from .catalog import Catalog
     from .metrics import Metrics
     from .shard import Shard
     from .storage.files import Files
-    from .storage.images import Snapshot
+    from .storage.images import SealedImage, Snapshot
     from .storage.journal import Journal
     from .storage.syncing import SyncThread
 
@@ -178,7 +177,7 @@ class Builder:
         self._ended.set()
         self.on_built()
 
-    def _install(self, shard: Shard, image: Image, evicted: int) -> None:
+    def _install(self, shard: Shard, image: SealedImage, evicted: int) -> None:
         # The last reference to 49 MB is given up in the thread: unmapping takes ms.
         old = [shard.image]
         shard.finish_build(image, evicted)

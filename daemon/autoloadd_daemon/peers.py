@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autoloadd_protocol.limits import FRAME_SECONDS, UNSENT_BYTES, UNSENT_SECONDS
 
+from .descriptors import close_all
 from .session import Session
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Peer:
         self.interest = 0
         self.is_mute = False
         self._unsent: list[bytes | memoryview] = []
+        self._passing: list[tuple[int, tuple[int, ...]]] = []
         self.unsent_bytes = 0
 
     def read(self) -> bool:
@@ -65,6 +67,8 @@ class Peer:
         """Send as much of the output as the client takes."""
         session = self.session
         if session.output:
+            for place, descriptors in session.passing:
+                self._passing.append((self.unsent_bytes + place, descriptors))
             self.unsent_bytes += session.output_bytes
             self._unsent += session.take_output()
         try:
@@ -81,6 +85,8 @@ class Peer:
 
     def _send_some(self) -> bool:
         """Send once; tell whether all of it was taken."""
+        if self._passing:
+            return self._send_descriptors()
         if self.unsent_bytes <= _JOINED_BYTES:
             data = b"".join(self._unsent) if len(self._unsent) > 1 else self._unsent[0]
             sent = self.socket.send(data)
@@ -97,6 +103,22 @@ class Peer:
         if sent:
             self._unsent[0] = memoryview(self._unsent[0])[sent:]
         return not sent
+
+    def _send_descriptors(self) -> bool:
+        """Send up to the byte that descriptors go with, or them from that byte on."""
+        (before, descriptors), *others = self._passing
+        data = memoryview(b"".join(self._unsent))
+        if before:
+            sent = self.socket.send(data[:before])
+        else:
+            end = others[0][0] if others else len(data)
+            sent = socket.send_fds(self.socket, [data[:end]], descriptors)
+            close_all(descriptors)
+            del self._passing[0]
+        self._passing = [(place - sent, passed) for place, passed in self._passing]
+        self.unsent_bytes -= sent
+        self._unsent = [data[sent:]] if self.unsent_bytes else []
+        return not self._unsent or not before or sent == before
 
     def note_deadlines(self, now_ns: int, unsent_before: int) -> None:
         """Start, go on with or end what the client has limited time for.
@@ -123,6 +145,9 @@ class Peer:
 
     def close(self) -> None:
         """Close the connection and give up its bulk."""
+        for _, descriptors in self._passing:
+            close_all(descriptors)
+        self._passing = []
         self.session.abandon()
         self.session.is_closing = True
         self.socket.close()

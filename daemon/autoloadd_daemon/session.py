@@ -23,6 +23,7 @@ from autoloadd_protocol.errors import (
 from autoloadd_protocol.limits import UNSENT_BYTES
 from autoloadd_protocol.messages import InvalidMessageError, Notification, Request
 
+from .descriptors import close_all
 from .methods import NOTIFIABLE, READS, WRITES
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Session:
         self.refused = 0
         self.first_error: str | None = None
         self.bulk: OpenBulk | None = None
+        self.passing: list[tuple[int, tuple[int, ...]]] = []
+        """Descriptors that go with the output, each with its place: bytes from the beginning."""
         self._context = context
         self._on_answer = on_answer
         self._connection: Connection[Request | Notification] = Connection(messages.decode_request)
@@ -134,7 +137,12 @@ class Session:
         """Return what is to be sent, and forget it."""
         output, self.output = self.output, []
         self.output_bytes = 0
+        self.passing = []
         return output
+
+    def pass_descriptors(self, descriptors: tuple[int, ...]) -> None:
+        """Have copies of descriptors go with the answer that comes next. Raises OSError."""
+        self.passing.append((self.output_bytes, tuple(map(os.dup, descriptors))))
 
     def abandon(self) -> None:
         """Give up what belongs to the connection: its bulk, and its memory.
@@ -143,6 +151,9 @@ class Session:
         a closed connection had received or was owed stayed until the garbage collector came.
         """
         self._on_answer = _tell_nobody
+        self._context.sharing.detach(self)
+        for _, descriptors in self.passing:
+            close_all(descriptors)
         if self.bulk is not None:
             self._context.discard_bulk(self)
 

@@ -17,10 +17,11 @@ from .storage.images import Snapshot
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from autoloadd_protocol.image import Image
+    from autoloadd_protocol.page import Page
     from autoloadd_protocol.producer import Producer
     from autoloadd_protocol.record import Record
 
+    from .storage.images import SealedImage
     from .storage.recovery import Recovered
 
 _BUILD_BYTES = 1024 * 1024
@@ -40,7 +41,9 @@ class Shard:
         self.epoch = epoch
         self.generation = 0
         self.built_at_ns = built_at_ns
-        self.image: Image | None = None
+        self.image: SealedImage | None = None
+        self.page: Page | None = None
+        """What clients that map the image are told, once somebody does."""
         self.entries = 0
         self.blob_bytes = 0
         self.hits = 0
@@ -74,7 +77,7 @@ class Shard:
         return None if image is None else image.look_up(name)
 
     @property
-    def visible_image(self) -> Image | None:
+    def visible_image(self) -> SealedImage | None:
         """The image, unless a clear or a replace hides it."""
         if self.image is None or self.image.header.generation < self._floor:
             return None
@@ -129,21 +132,25 @@ class Shard:
 
     # Changing: for the writer only
 
-    def put(self, records: Iterable[tuple[bytes, Record]]) -> None:
+    # The page first, always: nobody may see a change while the page vouches for what was before.
+
+    def put(self, records: Iterable[tuple[bytes, Record]], generation: int) -> None:
         """Store entries."""
         for name, record in records:
-            self._set(name, record)
+            self._set(name, record, generation)
 
-    def delete(self, names: Sequence[bytes]) -> int:
+    def delete(self, names: Sequence[bytes], generation: int) -> int:
         """Remove entries; return how many there were."""
         before = self.entries
         for name in names:
             if self.look_up(name) is not None:
-                self._set(name, None)
+                self._set(name, None, generation)
         return before - self.entries
 
     def clear(self, generation: int) -> int:
         """Remove all entries; return how many there were."""
+        if self.page is not None:
+            self.page.touch_all(generation)
         count = self.entries
         self._floor = generation
         self._changes, self._building = {}, {}
@@ -151,7 +158,15 @@ class Shard:
         self.entries = self.blob_bytes = 0
         return count
 
-    def _set(self, name: bytes, record: Record | None) -> None:
+    def show_on(self, page: Page) -> None:
+        """Keep a page up to date from now on."""
+        for name in self._all_changes():
+            page.touch(name, self.generation)
+        self.page = page
+
+    def _set(self, name: bytes, record: Record | None, generation: int) -> None:
+        if self.page is not None:
+            self.page.touch(name, generation)
         old = self.look_up(name)
         if old is not None:
             self.entries -= 1
@@ -194,8 +209,13 @@ class Shard:
             keep_bytes,
         )
 
-    def finish_build(self, image: Image, evicted: int) -> None:
+    def finish_build(self, image: SealedImage, evicted: int) -> None:
         """Take a built image; one that a clear overtook stays hidden by it."""
+        if self.page is not None:
+            if evicted:
+                # Who has an older image would still find what is gone.
+                self.page.touch_all(image.header.generation)
+            self.page.offer_image(image.header.generation)
         self.image = image
         self._building = {}
         self._building_bytes = 0

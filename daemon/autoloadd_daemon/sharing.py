@@ -17,7 +17,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from autoloadd_protocol.errors import BUSY, RequestError
+from autoloadd_protocol.image import VERSION as IMAGE_VERSION
 from autoloadd_protocol.page import IS_SUPPORTED, LEASE_NS, PAGE_BYTES, Page
+from autoloadd_protocol.page import VERSION as PAGE_VERSION
 
 if TYPE_CHECKING:
     from .session import Session
@@ -65,10 +67,9 @@ class Sharing:
     """The pages of a daemon, and the clients that are attached."""
 
     def __init__(self, files: Files, cache_dir: str) -> None:
-        """Raise OSError when the mark cannot be looked for."""
         self._files = files
         self._mark = f"{cache_dir}/{_MARK}"
-        self._is_marked = files.exists(self._mark)
+        self._is_marked = os.path.lexists(self._mark)
         self._held: dict[Session, _Held] = {}
         self._pages: dict[Shard, SharedPage] = {}
         self.trusted_until_ns = time.monotonic_ns() + LEASE_NS if self._is_marked else 0
@@ -109,8 +110,8 @@ class Sharing:
         self._held[session] = _Held(shard, generation, len(image.buffer))
         page.page.beat(time.monotonic_ns())
         answer = {
-            "image_version": image.version,
-            "page_version": page.page.version,
+            "image_version": IMAGE_VERSION,
+            "page_version": PAGE_VERSION,
             "epoch": shard.epoch,
             "generation": generation,
             "image_bytes": len(image.buffer),

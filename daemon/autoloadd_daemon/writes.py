@@ -87,7 +87,7 @@ class Put(Write):
 
     def apply(self, shard: Shard, generation: int) -> object:
         """Store the entries; the result is the generation."""
-        shard.put(self.entries)
+        shard.put(self.entries, generation)
         return generation
 
 
@@ -110,7 +110,7 @@ class Delete(Write):
 
     def apply(self, shard: Shard, generation: int) -> object:
         """Remove the entries; the result is how many there were."""
-        return shard.delete(self.names)
+        return shard.delete(self.names, generation)
 
 
 @dataclass(eq=False)
@@ -150,7 +150,7 @@ class CommitBulk(Write):
         if self.staged.mode == "replace":
             shard.clear(generation)
             shard.built_at_ns = self.staged.built_at_ns or shard.built_at_ns
-        shard.put(self.staged.records.items())
+        shard.put(self.staged.records.items(), generation)
         return generation
 
     def give_up(self) -> None:

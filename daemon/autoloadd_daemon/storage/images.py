@@ -10,6 +10,7 @@ import errno
 import fcntl
 import mmap
 import os
+import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -39,6 +40,19 @@ _PARTS_PER_CHUNK = 256
 _COPY_BYTES = 4 * 1024 * 1024
 
 
+class SealedImage(Image):
+    """An image in memory that nobody can change. `descriptor` is its memfd; None: there is none.
+
+    It is closed with the image.
+    """
+
+    def __init__(self, buffer: memoryview, descriptor: int | None) -> None:
+        super().__init__(buffer)
+        self.descriptor = descriptor
+        if descriptor is not None:
+            weakref.finalize(self, os.close, descriptor).atexit = False
+
+
 class Memory:
     """Bytes written once, then sealed and only read: a memfd, plain memory where there is none."""
 
@@ -64,19 +78,21 @@ class Memory:
         else:
             os.pwrite(self._descriptor, data, offset)
 
-    def seal(self) -> Image:
-        """Return what was written as an image that nobody can change or cut. Raises ImageError."""
+    def seal(self) -> SealedImage:
+        """Return what was written as an image that nobody can change or cut. Raises ImageError.
+
+        The descriptor is the image's then.
+        """
         if self._descriptor is None:
-            return Image(memoryview(self._plain).toreadonly())
-        descriptor, self._descriptor = self._descriptor, None
-        try:
-            seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-            if not self.size:
-                raise ImageError("0 bytes are less than a header")
-            return Image(memoryview(mmap.mmap(descriptor, self.size, prot=mmap.PROT_READ)))
-        finally:
-            os.close(descriptor)
+            return SealedImage(memoryview(self._plain).toreadonly(), None)
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, seals)
+        if not self.size:
+            raise ImageError("0 bytes are less than a header")
+        mapped = mmap.mmap(self._descriptor, self.size, prot=mmap.PROT_READ)
+        image = SealedImage(memoryview(mapped), self._descriptor)
+        self._descriptor = None
+        return image
 
     def close(self) -> None:
         """Give the memory up without having sealed it."""
@@ -91,7 +107,7 @@ def _create_memfd() -> int | None:
     return os.memfd_create("autoloadd-image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
-def load_image(path: str) -> Image | None:
+def load_image(path: str) -> SealedImage | None:
     """Return a checked copy of an image file, or None where there is no file.
 
     Raises DamageError when the file is not a good image, OSError when it cannot be read: that is
@@ -111,7 +127,7 @@ def load_image(path: str) -> Image | None:
         raise DamageError(f"{path}: {exc.strerror}") from exc
 
 
-def _copy(file: FileIO) -> Image:
+def _copy(file: FileIO) -> SealedImage:
     memory = Memory()
     try:
         while chunk := file.read(_COPY_BYTES):
@@ -158,7 +174,7 @@ class _Layout:
         self.blob_bytes += record.blob_bytes
 
 
-def build_image(files: Files, directory: str, snapshot: Snapshot) -> tuple[Image, int]:
+def build_image(files: Files, directory: str, snapshot: Snapshot) -> tuple[SealedImage, int]:
     """Build an image in memory and on disk; return it and how many entries were evicted.
 
     On disk it is written beside, synced, renamed over, and the directory synced: at any crash the
