@@ -17,6 +17,7 @@ import trio
 
 from autoloadd_protocol import __version__
 from autoloadd_protocol.errors import NOT_DURABLE, RequestError
+from autoloadd_protocol.page import HEARTBEAT_NS
 
 from .activation import inherited_listener, notify
 from .allocation import return_large_blocks
@@ -30,6 +31,7 @@ from .methods.context import Context
 from .metrics import Metrics
 from .serving import EpollServer
 from .serving_tasks import TaskServer
+from .sharing import Sharing
 from .storage.files import Files
 from .storage.syncing import SyncThread
 from .writer import Drop, Writer
@@ -82,6 +84,7 @@ class App:
             started = time.monotonic()
             self._catalog.recover()
             self._report_recovery(time.monotonic() - started)
+            self._sharing = Sharing(self._files, self._settings.cache_dir)
             self._listener = inherited or bind(self._settings.socket)
         except StartError:
             for lock in reversed(self._locks):
@@ -109,6 +112,8 @@ class App:
         self._context = self._make_context()
         self._server = self._make_server()
         self._writer.on_progress = self._server.settle
+        self._writer.not_before_ns = self._sharing.trusted_until_ns
+        self._catalog.on_forget = self._sharing.drop
         self._builder.on_built = self._writer.resume
         self._builder.drop_shard = lambda shard_id, done: self._writer.submit(Drop(shard_id, done))
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -135,6 +140,8 @@ class App:
             socket_path=self._listener.path,
             stop=self._stop_and_answer,
             connections=lambda: self._server.connections,
+            sharing=self._sharing,
+            want_image=self._builder.want_image,
         )
 
     def _make_server(self) -> EpollServer | TaskServer:
@@ -180,6 +187,8 @@ class App:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tick)
                 nursery.start_soon(self._sync_regularly)
+                nursery.start_soon(self._beat)
+                nursery.start_soon(self._begin_to_write)
 
     async def _tick(self) -> None:
         """Look after what no event announces: deadlines, the socket's file, storage that is ill."""
@@ -256,6 +265,17 @@ class App:
             await trio.sleep(self._settings.sync_interval)
             self._writer.sync_in_background()
 
+    async def _beat(self) -> None:
+        """Vouch for what clients have mapped."""
+        while True:
+            self._sharing.beat(time.monotonic_ns())
+            await trio.sleep(HEARTBEAT_NS / 1e9)
+
+    async def _begin_to_write(self) -> None:
+        """Carry out the writes that waited for the end of a predecessor's lease."""
+        await trio.sleep(max(0, self._writer.not_before_ns - time.monotonic_ns()) / 1e9)
+        self._writer.resume()
+
     # The end
 
     async def _stop(self) -> None:
@@ -278,6 +298,8 @@ class App:
         if not in_time:
             _logger.error("the disk did not answer; what it has not taken may be lost")
         self._not_stored = self._what_is_not_stored(in_time=in_time)
+        if self._catalog.lost is None:
+            self._sharing.close()
         outcome = None
         if self._not_stored is not None:
             outcome = RequestError(NOT_DURABLE, f"not everything is stored: {self._not_stored}")

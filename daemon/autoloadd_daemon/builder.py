@@ -22,7 +22,6 @@ from .storage.images import build_image
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
     from .catalog import Catalog
     from .metrics import Metrics
     from .shard import Shard
@@ -80,6 +79,11 @@ class Builder:
     def look_at(self, shard: Shard) -> None:
         """Note that a shard has changed."""
         self._candidates[shard] = None
+
+    def want_image(self, shard: Shard) -> None:
+        """Have an image built of a shard that has none: a client would map it."""
+        shard.is_image_wanted = shard.entries > 0
+        self.look_at(shard)
 
     def consider(self) -> None:
         """Start a build if one is due. Only between batches: a build begins where a batch ended."""

@@ -15,7 +15,7 @@ from .storage.set_aside import SetAside, find_set_aside, remove_excess
 from .storage.shard_files import ShardFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from autoloadd_protocol.producer import Producer
 
@@ -43,6 +43,7 @@ class Catalog:
         self.lost: str | None = None
         self.open_bulks: dict[int, str] = {}
         """Bulks that are being staged: their tokens, and the ids of their shards."""
+        self.on_forget: Callable[[Shard], None] = lambda _shard: None
         self.cache_dir = cache_dir
         self._files = files
         self._metrics = metrics
@@ -139,7 +140,9 @@ class Catalog:
 
     def forget(self, shard_id: str) -> None:
         """Take out a shard whose files are removed, set-aside ones among them."""
-        directory = self._shards.pop(shard_id)[1].directory
+        shard, shard_files = self._shards.pop(shard_id)
+        self.on_forget(shard)
+        directory = shard_files.directory
         kept = [a for a in self._metrics.set_aside if os.path.dirname(a.file) != directory]
         self._metrics.set_aside.clear()
         self._metrics.set_aside.extend(kept)

@@ -7,6 +7,7 @@ done; consecutive writes go to the writer together.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import TYPE_CHECKING
 

@@ -44,6 +44,7 @@ class Shard:
         self.image: SealedImage | None = None
         self.page: Page | None = None
         """What clients that map the image are told, once somebody does."""
+        self.is_image_wanted = False
         self.entries = 0
         self.blob_bytes = 0
         self.hits = 0
@@ -189,7 +190,7 @@ class Shard:
         It is the size of the changes in relation to max(1 MiB, 1/8 of the image).
         """
         image_bytes = 0 if self.image is None else len(self.image.buffer)
-        if image_bytes and self.visible_image is None:
+        if self.visible_image is None and (image_bytes or self.is_image_wanted):
             return math.inf
         due_at = max(_BUILD_BYTES, image_bytes // _BUILD_FRACTION)
         return max(self._change_bytes, journal_bytes) / due_at
@@ -217,6 +218,7 @@ class Shard:
                 self.page.touch_all(image.header.generation)
             self.page.offer_image(image.header.generation)
         self.image = image
+        self.is_image_wanted = False
         self._building = {}
         self._building_bytes = 0
         self.evicted += evicted

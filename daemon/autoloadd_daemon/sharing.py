@@ -76,6 +76,11 @@ class Sharing:
         """Until then (CLOCK_MONOTONIC) a client may trust a page of a daemon that was killed."""
 
     @property
+    def features(self) -> list[str]:
+        """What `hello` says of it."""
+        return ["attach"] if IS_SUPPORTED and hasattr(os, "memfd_create") else []
+
+    @property
     def pinned_images(self) -> int:
         """How many images clients hold that are not their shard's present one."""
         held = {(h.shard, h.generation) for h in self._held.values()}

@@ -82,6 +82,8 @@ class Writer:
         self._waiting_bytes = 0
         self._busy = False
         self._closed = False
+        self.not_before_ns = 0
+        """No write is carried out before (CLOCK_MONOTONIC)."""
 
     @property
     def is_full(self) -> bool:
@@ -114,6 +116,8 @@ class Writer:
             self._carry_out()
 
     def _carry_out(self) -> None:
+        if self.not_before_ns and time.monotonic_ns() < self.not_before_ns:
+            return
         while self._waiting and not self._busy and not self._builder.must_be_waited_for:
             first = self._waiting[0]
             if isinstance(first, Drop):

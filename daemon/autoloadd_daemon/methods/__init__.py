@@ -7,8 +7,8 @@ Reads are functions `(context, session, params) -> parts of the encoded result`.
 
 from __future__ import annotations
 
-from . import bulks, changes, control, reads
+from . import attach, bulks, changes, control, reads
 
-READS = {**control.READS, **reads.READS, **bulks.READS}
+READS = {**control.READS, **reads.READS, **bulks.READS, **attach.READS}
 WRITES = {**control.WRITES, **changes.WRITES, **bulks.WRITES}
 NOTIFIABLE = frozenset({"put", "put_many", "delete"})

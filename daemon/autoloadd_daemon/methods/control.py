@@ -42,6 +42,7 @@ _LIMITS = {
 def hello(context: Context, session: Session, params: Params) -> Parts:
     """Agree on a protocol and set the connection's producer; one that fails leaves none."""
     session.producer = session.shard_id = None
+    context.sharing.detach(session)
     protocol, producer, client = read_params(params, 1, 2)
     # What nobody reads of the client's map is checked here or nowhere.
     refuse_unusual(params)
@@ -57,7 +58,7 @@ def hello(context: Context, session: Session, params: Params) -> Parts:
         "server_version": __version__,
         "pid": os.getpid(),
         "instance": context.instance,
-        "features": ["bulk"],
+        "features": ["bulk", *context.sharing.features],
         "limits": _LIMITS,
         "shard": session.shard_id,
         "epoch": 0 if shard is None else shard.epoch,
@@ -107,7 +108,7 @@ def status(context: Context, _session: Session, params: Params) -> Parts:
         "memory_bytes": _resident_bytes(),
         "shard_bytes": context.catalog.stored_bytes,
         "max_bytes": context.catalog.max_bytes,
-        "pinned_images": 0,
+        "pinned_images": context.sharing.pinned_images,
         "shards": len(context.catalog),
         "counters": dict(metrics.counters),
         "refused_notifications": metrics.counters["refused_notifications"],

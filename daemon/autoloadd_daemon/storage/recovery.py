@@ -131,7 +131,9 @@ def _load_image(directory: str) -> tuple[SealedImage | None, str | None]:
         return None, str(exc)
 
 
-def _begin(image: SealedImage | None, scans: list[JournalScan], *, image_is_damaged: bool) -> Recovered:
+def _begin(
+    image: SealedImage | None, scans: list[JournalScan], *, image_is_damaged: bool
+) -> Recovered:
     if image is not None:
         head = image.header
         return Recovered(head.producer, head.epoch, head.generation, head.built_at_ns, image)
