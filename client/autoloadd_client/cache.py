@@ -266,6 +266,11 @@ class Cache(Control):
         answer, unconfirmed = connection.flush(deadline)
         return require_flushed(decode_result(connection, answer, deadline), unconfirmed)
 
+    def close(self) -> None:
+        """Let go of the socket, and of memory that the daemon shares; a later call connects."""
+        self._shared.detach()
+        super().close()
+
     def _connection(self) -> Connection:
         refuse_switched_off()
         return self._connections.own()

@@ -36,7 +36,9 @@ from autoloadd_protocol.page import (
     HEARTBEAT_AT,
     IMAGE_AT,
     LEASE_NS,
+    LIVE,
     PAGE_BYTES,
+    STATE_AT,
     check_page,
 )
 from autoloadd_protocol.page import VERSION as PAGE_VERSION
@@ -116,8 +118,8 @@ class Attachment:
 
     @property
     def is_outdated(self) -> bool:
-        """Tell whether the daemon has a newer image."""
-        return self._words[IMAGE_AT] != self.generation
+        """Tell whether the daemon has a newer image, or has ended this page."""
+        return self._words[IMAGE_AT] != self.generation or self._words[STATE_AT] != LIVE
 
 
 def _make_read(

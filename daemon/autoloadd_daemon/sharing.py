@@ -138,6 +138,7 @@ class Sharing:
         """End the page of a shard that goes: before anyone can see that it is gone."""
         page = self._pages.pop(shard, None)
         if page is not None:
+            self._held = {s: held for s, held in self._held.items() if held.shard is not shard}
             shard.page = None
             page.retire()
 
