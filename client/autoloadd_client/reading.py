@@ -1,7 +1,7 @@
 """When to read out of shared memory: attach, follow new images, stop where it would be wrong.
 
-Loaded with every `Cache`; what maps memory (`shared`) only when a second `get` shows that it is
-worth it.
+Loaded with every `Cache`; what maps memory (`shared`, and msgpack) only when enough gets show that
+it is worth it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .shared import Attachment
 
-_ATTACH_AFTER = 2
-"""Gets over the socket before attaching: a program that asks once does not pay for more."""
+_ATTACH_AFTER = 16
+"""Gets over the socket before attaching: what that loads costs as much time as some hundred."""
+
+_FEATURE = b"\xa6attach"
+"""How a daemon that shares memory says so in its answer to `hello`: a str among the features."""
 
 _PAUSE_SECONDS = 1.0
 """Between two attempts, where the daemon was busy or had no image yet."""
@@ -98,7 +101,7 @@ class SharedReads:
                 self.read = _doubt
 
     def _attach(self, connection: Connection, deadline: float) -> Attachment | None:
-        if monotonic() < self._not_before:
+        if monotonic() < self._not_before or _FEATURE not in connection.hello_answer:
             return None
         from .shared import attach  # noqa: PLC0415
 

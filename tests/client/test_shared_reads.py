@@ -60,7 +60,7 @@ def test_it_attaches_by_itself_and_answers_the_same(attached: Cache) -> None:
     assert [is_local(attached, name) for name in ("a", "b", "c", LONG)] == [True, True, True, False]
 
 
-def test_one_get_does_not_attach(daemon: Daemon) -> None:
+def test_a_few_gets_do_not_attach(daemon: Daemon) -> None:
     with daemon.cache() as cache:
         cache.put("a", b"one")
         cache.get("a")
