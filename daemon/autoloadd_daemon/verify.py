@@ -85,7 +85,8 @@ class Report:
         ]
         size = sum(file.size for file in self.files)
         there = ", ".join(f"{n} {verdict}" for verdict in Verdict if (n := self.count(verdict)))
-        lines.append(f"{self.cache_dir}: {len(rows):,} files, {size:,} B: {there or 'empty'}")
+        files = "1 file" if len(rows) == 1 else f"{len(rows):,} files"
+        lines.append(f"{self.cache_dir}: {files}, {size:,} B: {there or 'empty'}")
         lines += [f"{v}: {advice}" for v, advice in _ADVICE.items() if self.count(v)]
         return "\n".join(lines)
 
