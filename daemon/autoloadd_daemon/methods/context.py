@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from autoloadd_daemon.room import Room
 from autoloadd_protocol.errors import NO_PRODUCER, RequestError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Context:
     socket_path: str
     stop: Callable[[Callable[[object], None]], None]
     connections: Callable[[], int]
+    room: Room = field(default_factory=Room)
     now_ns: int = 0
     next_token: int = 1
 
