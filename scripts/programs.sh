@@ -6,7 +6,10 @@ programs=(
   strace:strace
   systemd-analyze:systemd
   systemd-socket-activate:systemd
+  faketime:faketime
 )
+# Only root can mount what they make; a user's PATH would not even have them.
+((EUID)) || programs+=(mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs)
 
 # Install what is missing, or say in one line what to install.
 install_programs() {

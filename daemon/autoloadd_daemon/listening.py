@@ -5,6 +5,7 @@ The lock is a flock on the directory's own descriptor, so no lock file can be re
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -33,9 +34,12 @@ BACKLOG = 4096
 class DirectoryLock:
     """A private directory that this process alone uses, until `release` or its end."""
 
-    def __init__(self, path: str, descriptor: int, *, is_new: bool) -> None:
+    def __init__(
+        self, path: str, descriptor: int, identity: tuple[int, int], *, is_new: bool
+    ) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._identity = identity
         self._is_new = is_new
 
     @classmethod
@@ -50,6 +54,7 @@ class DirectoryLock:
             check_private_directory(path, os.geteuid(), os.lstat)
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(path, flags)
+            locked = os.fstat(descriptor)
         except OSError as exc:
             raise StartError(f"{path} cannot be used: {exc.strerror}") from exc
         except RendezvousError as exc:
@@ -59,12 +64,17 @@ class DirectoryLock:
         except BlockingIOError as exc:
             os.close(descriptor)
             raise AlreadyServedError(f"another autoloadd uses {path}") from exc
-        return cls(path, descriptor, is_new=is_new)
+        return cls(path, descriptor, (locked.st_dev, locked.st_ino), is_new=is_new)
 
     def is_in_place(self) -> bool:
         """Tell whether the path still leads to the directory that is locked."""
-        locked = os.fstat(self._descriptor)
-        return _identity(self.path) == (locked.st_dev, locked.st_ino)
+        try:
+            found = os.lstat(self.path)
+        except OSError as exc:
+            # A disk that fails says nothing of where the path leads; writes will notice. Of XFS
+            # after a failure, even the descriptor that is locked cannot be asked any more.
+            return exc.errno == errno.EIO
+        return (found.st_dev, found.st_ino) == self._identity
 
     def undo(self) -> None:
         """Leave things as they were before `take`: the daemon cannot serve here."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from autoloadd_protocol.limits import CONNECTIONS, UNSENT_BYTES
+from autoloadd_protocol.limits import CONNECTIONS
 
 from .descriptors import are_short
 from .peers import Peer, is_our_user, longest_idle
@@ -53,6 +53,8 @@ class EpollServer:
         self._answered: set[Peer] = set()
         self._watched: set[Peer] = set()
         self._held: set[Peer] = set()
+        self._without_room: set[Peer] = set()
+        self._room = context.room
         self._checked_ns = time.monotonic_ns()
         self._wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_up, select.EPOLLIN)
@@ -112,8 +114,14 @@ class EpollServer:
         if not self._context.writer.is_full:
             ready |= self._held
             self._held = set()
+        if self._without_room and not self._room.is_short_for_answers:
+            ready |= self._without_room
+            self._without_room = set()
         for peer in ready:
             self._advance(peer)
+        if self._room.waiting:
+            for peer in self._room.next_readers():
+                self._update(peer, peer.unsent_bytes)
         self._context.writer.turn()
         if self._again or self._answered:
             os.eventfd_write(self._wake_up, 1)
@@ -124,11 +132,17 @@ class EpollServer:
         # After a pause of the daemon itself (SIGSTOP, suspend) clients are read before judged.
         was_away = now - self._checked_ns > _AWAY_NS
         self._checked_ns = now
-        for peer in list(self._watched):
-            if peer.is_overdue(now) and not was_away:
-                self._context.metrics.count("cut_off")
-                self._close(peer)
+        if not was_away:
+            for peer in [peer for peer in self._watched if peer.is_overdue(now)]:
+                self._cut_off(peer)
+            if self._room.waiting or self._without_room:
+                for peer in list(self._room.offenders(self._watched, now)):
+                    self._cut_off(peer)
         self._resume_accepting()
+
+    def _cut_off(self, peer: Peer) -> None:
+        self._context.metrics.count("cut_off")
+        self._close(peer)
 
     def _turn(self, events: list[tuple[int, int]]) -> None:
         self._context.now_ns = time.monotonic_ns()
@@ -151,38 +165,46 @@ class EpollServer:
 
     def _serve(self, peer: Peer, event: int) -> None:
         peer.last_active_ns = self._context.now_ns
-        if event & ~select.EPOLLOUT and not peer.read() and peer.interest & select.EPOLLIN:
-            # Level-triggered: an end of input that stays in the set would be reported for ever.
-            self._watch_for(peer, peer.interest & ~select.EPOLLIN)
+        if event & ~select.EPOLLOUT:
+            at_most = self._room.read_bytes(peer)
+            if at_most and not peer.read(at_most) and peer.interest & select.EPOLLIN:
+                # Level-triggered: an end of input that stays in the set is reported for ever.
+                self._watch_for(peer, peer.interest & ~select.EPOLLIN)
         self._advance(peer)
 
     def _advance(self, peer: Peer) -> None:
         """Run what a client asked for and send what it is owed."""
         session = peer.session
-        if peer.unsent_bytes < UNSENT_BYTES:
+        bound = self._room.unsent_bound
+        if peer.unsent_bytes < bound:
             session.advance()
         before = peer.unsent_bytes + session.output_bytes
         peer.send()
-        if session.has_more and peer.unsent_bytes < UNSENT_BYTES:
+        self._room.note(peer)
+        if session.has_more and peer.unsent_bytes < bound:
             self._again.add(peer)
         elif session.is_finished and not peer.unsent_bytes:
             self._close(peer)
             return
         elif session.is_held:
-            self._held.add(peer)
+            (self._without_room if session.waits_for_room else self._held).add(peer)
         self._update(peer, before)
 
     def _update(self, peer: Peer, unsent_before: int) -> None:
         """Set what the client is watched for: more bytes, room for answers, deadlines."""
         session = peer.session
         interest = 0
-        if session.wants_bytes and peer.unsent_bytes < UNSENT_BYTES:
-            interest |= select.EPOLLIN
+        if session.wants_bytes and peer.unsent_bytes < self._room.unsent_bound:
+            if self._room.read_bytes(peer):
+                interest |= select.EPOLLIN
+            else:
+                self._room.waiting.add(peer)
         if peer.unsent_bytes:
             interest |= select.EPOLLOUT
         if interest != peer.interest:
             self._watch_for(peer, interest)
-        peer.note_deadlines(self._context.now_ns, unsent_before)
+        is_read = bool(interest & select.EPOLLIN)
+        peer.note_deadlines(self._context.now_ns, unsent_before, is_read=is_read)
         if peer.waits_for_rest_since_ns or peer.blocked_since_ns:
             self._watched.add(peer)
         else:
@@ -228,8 +250,7 @@ class EpollServer:
             connection.close()
             return
         if len(self._peers) >= CONNECTIONS:
-            self._context.metrics.count("cut_off")
-            self._close(longest_idle(self._peers.values()))
+            self._cut_off(longest_idle(self._peers.values()))
         connection.setblocking(False)
         peer = Peer(connection, self._context, self._note_answer)
         self._peers[peer.descriptor] = peer
@@ -251,8 +272,9 @@ class EpollServer:
 
     def _close(self, peer: Peer) -> None:
         del self._peers[peer.descriptor]
-        for group in (self._again, self._answered, self._watched, self._held):
+        for group in (self._again, self._answered, self._watched, self._held, self._without_room):
             group.discard(peer)
+        self._room.forget(peer)
         if peer.interest:
             self._watch_for(peer, 0)
         peer.close()

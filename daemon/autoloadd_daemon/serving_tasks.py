@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from autoloadd_protocol.limits import CONNECTIONS, UNSENT_BYTES
+from autoloadd_protocol.limits import CONNECTIONS
 
 from .descriptors import are_short
 from .peers import Peer, is_our_user, longest_idle
@@ -31,6 +31,7 @@ class TaskServer:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._room = context.room
         self._peers: dict[Peer, trio.Event] = {}
         self._listener: socket.socket | None = None
         self._listening = trio.Event()
@@ -72,15 +73,22 @@ class TaskServer:
         """Wake clients whose writes waited for room; the others are woken by their own answers."""
         if not self._context.writer.is_full:
             for peer, event in self._peers.items():
-                if peer.session.is_held:
+                if peer.session.is_held and not self._is_without_room(peer):
                     event.set()
+        for peer in self._room.next_readers():
+            self._peers[peer].set()
 
     def check_deadlines(self) -> None:
         """Cut off clients that hold something up."""
         now = time.monotonic_ns()
-        for peer in list(self._peers):
-            if peer.is_overdue(now):
+        for peer in [peer for peer in self._peers if peer.is_overdue(now)]:
+            self._cut_off(peer)
+        if self._room.waiting or any(map(self._is_without_room, self._peers)):
+            for peer in list(self._room.offenders(self._peers, now)):
                 self._cut_off(peer)
+
+    def _is_without_room(self, peer: Peer) -> bool:
+        return peer.session.waits_for_room and self._room.is_short_for_answers
 
     def _cut_off(self, peer: Peer) -> None:
         self._context.metrics.count("cut_off")
@@ -130,7 +138,9 @@ class TaskServer:
                 pass
         finally:
             del self._peers[peer]
+            self._room.forget(peer)
             peer.close()
+            self.settle()
 
     def _note_answer(self, peer: Peer) -> None:
         if peer in self._peers:
@@ -140,21 +150,29 @@ class TaskServer:
         """Run and send what there is, then wait for more; tell whether to go on."""
         session = peer.session
         self._context.now_ns = peer.last_active_ns = time.monotonic_ns()
-        if peer.unsent_bytes < UNSENT_BYTES:
+        if peer.unsent_bytes < self._room.unsent_bound:
             session.advance()
         self._context.writer.turn()
         before = peer.unsent_bytes + session.output_bytes
         peer.send()
-        peer.note_deadlines(self._context.now_ns, before)
+        was_short = self._room.is_short_for_answers
+        self._room.note(peer)
+        if self._room.waiting or (was_short and not self._room.is_short_for_answers):
+            self.settle()
+        is_read = session.wants_bytes and peer.unsent_bytes < self._room.unsent_bound
+        if is_read and not self._room.read_bytes(peer):
+            self._room.waiting.add(peer)
+            is_read = False
+        peer.note_deadlines(self._context.now_ns, before, is_read=is_read)
         if session.is_finished and not peer.unsent_bytes:
             return False
-        if session.has_more and peer.unsent_bytes < UNSENT_BYTES:
+        if session.has_more and peer.unsent_bytes < self._room.unsent_bound:
             await trio.lowlevel.checkpoint()
         else:
-            await self._wait(peer)
+            await self._wait(peer, is_read=is_read)
         return True
 
-    async def _wait(self, peer: Peer) -> None:
+    async def _wait(self, peer: Peer, *, is_read: bool) -> None:
         """Return when the client sent something, takes something, or is owed something."""
         async with trio.open_nursery() as nursery:
 
@@ -165,11 +183,13 @@ class TaskServer:
             nursery.start_soon(wait_for, self._peers[peer].wait)
             if peer.unsent_bytes:
                 nursery.start_soon(wait_for, partial(trio.lowlevel.wait_writable, peer.socket))
-            if peer.session.wants_bytes and peer.unsent_bytes < UNSENT_BYTES:
+            if is_read:
                 nursery.start_soon(wait_for, partial(self._read, peer))
         if self._peers[peer].is_set():
             self._peers[peer] = trio.Event()
 
     async def _read(self, peer: Peer) -> None:
         await trio.lowlevel.wait_readable(peer.socket)
-        peer.read()
+        at_most = self._room.read_bytes(peer)
+        if at_most:
+            peer.read(at_most)

@@ -25,7 +25,7 @@ from autoloadd_protocol.limits import UNSENT_BYTES
 from autoloadd_protocol.messages import InvalidMessageError, Notification, Request
 
 from .descriptors import close_all
-from .methods import NOTIFIABLE, READS, WRITES
+from .methods import LARGE, NOTIFIABLE, READS, WRITES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +42,6 @@ _Message = Request | Notification | FrameError | InvalidMessageError
 _READ_AHEAD_BYTES = 256 * 1024
 _NS_PER_TURN = 1_000_000
 """A client's share of a turn: the others wait for it, however much it sends at once."""
-
-_OUTPUT_PER_TURN = 1024 * 1024
 
 
 def _tell_nobody() -> None:
@@ -73,6 +71,8 @@ class Session:
         self._on_answer = on_answer
         self._connection: Connection[Request | Notification] = Connection(messages.decode_request)
         self._stalled: _Message | None = None
+        self._stalled_bytes = 0
+        self.waits_for_room = False
         self._pending_writes = 0
         self._is_shutting_down = False
         self.input_ended = False
@@ -88,6 +88,21 @@ class Session:
     def is_held(self) -> bool:
         """Tell whether a write waits only for room in the writer's queue."""
         return self._stalled is not None and not self._pending_writes
+
+    @property
+    def is_stalled(self) -> bool:
+        """Tell whether a request that came whole is not run yet."""
+        return self._stalled is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of requests that are not run yet."""
+        return self._connection.buffered_bytes + self._stalled_bytes
+
+    @property
+    def wanted_bytes(self) -> int:
+        """How many bytes are still to come of a frame that was begun."""
+        return self._connection.wanted_bytes
 
     @property
     def wants_rest(self) -> bool:
@@ -125,12 +140,16 @@ class Session:
             if self.is_closing or self._must_wait():
                 return
             message = self._stalled or self._next()
-            self._stalled = None
             if message is None:
                 return
             if not self._run(message):
                 self._stalled = message
+                self._stalled_bytes = self._connection.payload_bytes
                 return
+            if self._stalled is not None:
+                self._stalled = None
+                self._stalled_bytes = 0
+                self.waits_for_room = False
             self.took_frames = True
         self.has_more = True
 
@@ -161,7 +180,7 @@ class Session:
     def _must_wait(self) -> bool:
         if self._stalled is not None and (self._pending_writes or self._context.writer.is_full):
             return True
-        if self.output_bytes >= _OUTPUT_PER_TURN:
+        if self.output_bytes >= self._context.room.output_per_turn:
             # At the bound nothing is run until the client took some; below it the turn is over.
             self.has_more = self.output_bytes < UNSENT_BYTES
             return True
@@ -185,6 +204,9 @@ class Session:
         request_id = message.id if isinstance(message, Request) else None
         write = WRITES.get(message.method)
         if self._context.writer.is_full if write is not None else self._pending_writes:
+            return False
+        if self._context.room.is_short_for_answers and message.method in LARGE:
+            self.waits_for_room = True
             return False
         try:
             if write is not None and (request_id is not None or message.method in NOTIFIABLE):

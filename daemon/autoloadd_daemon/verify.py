@@ -21,6 +21,7 @@ from .storage.files import Files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import TextIO
 
 PROGRAM = "autoloadctl verify"
 
@@ -31,7 +32,7 @@ EXIT_UNREADABLE = 4
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
-_DRAW_SECONDS = 0.2
+_QUIET_SECONDS = 0.2
 
 _ADVICE = {
     Verdict.DAMAGED: "the next start of autoloadd sets such files aside; what was only in them is "
@@ -84,7 +85,8 @@ class Report:
         ]
         size = sum(file.size for file in self.files)
         there = ", ".join(f"{n} {verdict}" for verdict in Verdict if (n := self.count(verdict)))
-        lines.append(f"{self.cache_dir}: {len(rows):,} files, {size:,} B: {there or 'empty'}")
+        files = "1 file" if len(rows) == 1 else f"{len(rows):,} files"
+        lines.append(f"{self.cache_dir}: {files}, {size:,} B: {there or 'empty'}")
         lines += [f"{v}: {advice}" for v, advice in _ADVICE.items() if self.count(v)]
         return "\n".join(lines)
 
@@ -182,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     arguments = _make_parser().parse_args(argv)
-    tell = _Progress()
+    tell = Progress(sys.stderr)
     try:
         report = check_cache(_find_cache(arguments.cache_dir), arguments.shards, tell=tell.show)
     finally:
@@ -209,26 +211,27 @@ def _find_cache(chosen: str | None) -> str:
         raise VerifyError(EXIT_USAGE, str(exc)) from exc
 
 
-class _Progress:
-    """One line on a terminal that says what is looked at, when it takes long."""
+class Progress:
+    """One line on a terminal that says what is looked at, once it takes longer than `quiet`."""
 
-    def __init__(self) -> None:
-        self._on = sys.stderr.isatty()
+    def __init__(self, stream: TextIO, *, quiet: float = _QUIET_SECONDS) -> None:
+        self._stream = stream
+        self._on = stream.isatty()
         self._drawn = False
-        self._quiet_until = time.monotonic() + _DRAW_SECONDS
+        self._quiet_until = time.monotonic() + quiet
 
     def show(self, name: str) -> None:
         """Say what comes next."""
-        if self._on and time.monotonic() > self._quiet_until:
+        if self._on and time.monotonic() >= self._quiet_until:
             self._drawn = True
-            sys.stderr.write(f"\rchecking {_printable(name)}\x1b[K")
-            sys.stderr.flush()
+            self._stream.write(f"\rchecking {_printable(name)}\x1b[K")
+            self._stream.flush()
 
     def clear(self) -> None:
         """Take the line away again."""
         if self._drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
 
 
 def _fail(status: int, message: str) -> int:

@@ -36,6 +36,16 @@ class Connection(Generic[MessageT]):
         """Bytes received that no message has used yet."""
         return self._frames.buffered_bytes
 
+    @property
+    def wanted_bytes(self) -> int:
+        """How many bytes are still to come of a frame that was begun; 0 where that is not known."""
+        return self._frames.wanted_bytes
+
+    @property
+    def payload_bytes(self) -> int:
+        """Size of the frame that the last message came in."""
+        return self._frames.payload_bytes
+
     def receive_data(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
         self._frames.receive_data(data)

@@ -34,7 +34,10 @@ UNSENT_BYTES = 16 * 1024 * 1024
 """Answers waiting for a client that does not read. Two full frames."""
 
 UNSENT_SECONDS = 10.0
-"""A client that took none of its waiting answers for this long is cut off."""
+"""A client that took too little of its waiting answers in this time is cut off."""
+
+UNSENT_PROGRESS_BYTES = 1024 * 1024
+"""Too little: less than this, and not all. A byte now and then would keep an old image alive."""
 
 FRAME_SECONDS = 2.0
 """A started frame must be complete in this time, counted while the server waits for bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -229,3 +230,32 @@ def test_an_inherited_socket_is_never_removed(path: str) -> None:
     assert os.path.lexists(path)
     os.unlink(path)
     assert not listener.is_in_place()
+
+
+def test_a_directory_that_is_replaced_is_noticed(directory: Path) -> None:
+    lock = DirectoryLock.take(FILES, str(directory))
+    assert lock.is_in_place()
+    directory.rename(directory.with_name("elsewhere"))
+    assert not lock.is_in_place()
+    directory.mkdir(mode=0o700)
+    assert not lock.is_in_place()
+    directory.rmdir()
+    directory.with_name("elsewhere").rename(directory)
+    assert lock.is_in_place()
+    lock.release()
+
+
+def test_a_disk_that_fails_is_no_directory_that_is_gone(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = DirectoryLock.take(FILES, str(directory))
+
+    def fail(*_of: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    # So it is on XFS once it has shut itself down.
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "lstat", fail)
+        failing.setattr(os, "fstat", fail)
+        assert lock.is_in_place()
+    lock.release()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autoloadd_daemon.peers import READ_BYTES, Peer, is_our_user
-from autoloadd_protocol.limits import FRAME_SECONDS, UNSENT_SECONDS
+from autoloadd_daemon.peers import Peer, is_our_user
+from autoloadd_daemon.room import READ_BYTES
+from autoloadd_protocol.limits import FRAME_SECONDS, UNSENT_PROGRESS_BYTES, UNSENT_SECONDS
 
 from .engine import Engine
 
@@ -46,10 +47,18 @@ def peer(engine: Engine, sockets: tuple[socket.socket, socket.socket]) -> Peer:
     return Peer(sockets[1], engine.context, lambda _peer: None)
 
 
-def owe(peer: Peer, *parts: bytes) -> None:
+def owe(peer: Peer, *parts: bytes | memoryview) -> None:
     """Put answers into the session's output."""
     peer.session.output += parts
     peer.session.output_bytes += sum(map(len, parts))
+
+
+def take(peer: Peer, client: socket.socket, size: int) -> None:
+    """Have the client take at least so many bytes of what it is owed."""
+    end = peer.unsent_bytes - size
+    while peer.unsent_bytes > end:
+        client.recv(8_192)
+        peer.send()
 
 
 def receive(client: socket.socket, size: int) -> bytes:
@@ -166,8 +175,7 @@ def test_a_client_that_takes_nothing_has_a_deadline(peer: Peer, client: socket.s
     end = S + int(UNSENT_SECONDS * S)
     assert not peer.is_overdue(end)
     assert peer.is_overdue(end + 1)
-    client.recv(1_000_000)
-    peer.send()
+    take(peer, client, UNSENT_PROGRESS_BYTES)
     peer.note_deadlines(end, before)
     assert not peer.is_overdue(end + S), "it took some: the time begins again"
     while peer.unsent_bytes:
@@ -175,6 +183,55 @@ def test_a_client_that_takes_nothing_has_a_deadline(peer: Peer, client: socket.s
         peer.send()
     peer.note_deadlines(end, before)
     assert not peer.is_overdue(10**6 * S)
+
+
+def test_a_byte_now_and_then_puts_no_end_off(peer: Peer, client: socket.socket) -> None:
+    owe(peer, b"x" * 3_000_000)
+    peer.send()
+    peer.note_deadlines(S, peer.unsent_bytes)
+    for second in range(2, 12):
+        before = peer.unsent_bytes
+        take(peer, client, UNSENT_PROGRESS_BYTES // 20)
+        peer.note_deadlines(second * S, before)
+        assert not peer.is_overdue(second * S)
+    assert peer.is_overdue(12 * S)
+
+
+def test_small_answers_that_wait_take_little_more_than_their_bytes(
+    peer: Peer, client: socket.socket
+) -> None:
+    owe(peer, b"x" * 3_000_000)
+    peer.send()
+    view = memoryview(b"v" * 5_000)
+    for _ in range(10):
+        owe(peer, *[b"%013d" % number for number in range(500)], view)
+        peer.send()
+    assert len(peer._unsent) <= 1 + 10 * 2
+    received = b""
+    while peer.unsent_bytes:
+        received += client.recv(1_000_000)
+        peer.send()
+    client.setblocking(False)
+    received += client.recv(1_000_000)
+    small = b"".join(b"%013d" % number for number in range(500))
+    assert received == b"x" * 3_000_000 + (small + bytes(view)) * 10
+
+
+def test_copies_that_are_not_taken_are_counted_and_views_are_not(
+    peer: Peer, client: socket.socket
+) -> None:
+    owe(peer, b"x" * 1_000_000)
+    peer.send()
+    assert peer.copied_bytes == peer.unsent_bytes > 0
+    owe(peer, b"y" * 10)
+    peer.session.output.append(memoryview(b"z" * 5_000))
+    peer.session.output_bytes += 5_000
+    peer.send()
+    assert peer.copied_bytes == peer.unsent_bytes - 5_000
+    while peer.unsent_bytes:
+        client.recv(1_000_000)
+        peer.send()
+    assert peer.copied_bytes == 0
 
 
 def test_a_close_gives_the_bulk_up(peer: Peer, client: socket.socket) -> None:

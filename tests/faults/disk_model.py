@@ -1,8 +1,9 @@
 """What a disk may hold after a crash: a log of operations, and the states that it can leave.
 
 Kept apart, as a kernel does: what was written, what was synced, and which names a directory holds.
-Written bytes reach the disk in any order until their file is synced; names until their directory
-is. A failed sync makes nothing durable, then or later: the pages are gone (seen on Linux).
+Written bytes reach the disk in any order, page by page, until their file is synced; names until
+their directory is. A failed sync makes nothing durable, then or later: the pages are gone (seen on
+Linux). A sync covers what was there when it began, not what came while it ran.
 
 The same model takes the log of `recording.RecordingFiles` and the system calls that strace saw.
 """
@@ -11,13 +12,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,44 @@ class Truncate:
 
 
 @dataclass(frozen=True)
+class BeginSync:
+    """A sync of a file (its inode) or directory (its path) begins; its end has the same number."""
+
+    number: int
+    target: int | str
+
+
+@dataclass(frozen=True)
 class SyncFile:
-    """A file synced; `failed` if the call said so."""
+    """A file synced; `failed` if the call said so. `begun` is the number of its BeginSync.
+
+    Without one nothing came between the begin and the end.
+    """
 
     inode: int
     failed: bool = False
+    begun: int | None = None
 
 
 @dataclass(frozen=True)
 class SyncDirectory:
-    """A directory synced."""
+    """A directory synced; `begun` as for a file."""
 
     path: str
+    begun: int | None = None
 
 
 @dataclass(frozen=True)
 class Rename:
     """A name changed, of a file or of a directory."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """A second name for a file."""
 
     source: str
     target: str
@@ -93,6 +116,7 @@ class RemoveDirectory:
 class Submitted:
     """The write of this number was given to the daemon: it may show from now on."""
 
+    shard: str
     number: int
 
 
@@ -100,30 +124,59 @@ class Submitted:
 class Acknowledged:
     """The write of this number was answered; `level` is what it asked for, None if refused."""
 
+    shard: str
     number: int
     level: str | None
 
 
-NameChange = Create | Rename | Unlink | MakeDirectory | RemoveDirectory
-Operation = NameChange | Write | Truncate | SyncFile | SyncDirectory | Submitted | Acknowledged
+NameChange = Create | Rename | Link | Unlink | MakeDirectory | RemoveDirectory
+Sync = BeginSync | SyncFile | SyncDirectory
+Operation = NameChange | Write | Truncate | Sync | Submitted | Acknowledged
+
+
+@dataclass(eq=False)
+class _Pending:
+    """A change of a file that is on its way to the disk; once `given_up` no sync brings it there.
+
+    Compared by identity: the same bytes may be written twice.
+    """
+
+    change: Write | Truncate
+    given_up: bool = False
 
 
 @dataclass
 class _File:
-    """`durable` is on the disk for sure; of `pending` anything may be.
-
-    What is `given_up` was pending in a sync that failed: no later sync makes it durable.
-    """
+    """`durable` is on the disk for sure; of `pending` anything may be."""
 
     durable: bytearray = field(default_factory=bytearray)
-    pending: list[Write | Truncate] = field(default_factory=list)
-    given_up: list[Write | Truncate] = field(default_factory=list)
+    pending: list[_Pending] = field(default_factory=list)
 
     def contents(self, kept: Iterable[Write | Truncate]) -> bytes:
         data = bytearray(self.durable)
         for change in kept:
             _apply_change(data, change)
         return bytes(data)
+
+    def truncate(self, operation: Truncate) -> None:
+        # What is cut off cannot come back over what is written there later.
+        self.pending = [
+            p
+            for p in self.pending
+            if not (
+                p.given_up and isinstance(p.change, Write) and p.change.offset >= operation.size
+            )
+        ]
+        self.pending.append(_Pending(operation))
+
+    def sync(self, covered: set[_Pending], *, failed: bool) -> None:
+        if failed:
+            for pending in covered:
+                pending.given_up = True
+            return
+        reached = [p for p in self.pending if p in covered and not p.given_up]
+        self.durable = bytearray(self.contents(p.change for p in reached))
+        self.pending = [p for p in self.pending if p not in reached]
 
 
 @dataclass(frozen=True)
@@ -143,58 +196,64 @@ class State:
 
 
 class Disk:
-    """The disk at one moment of a log, and what a crash at this moment can leave."""
+    """The disk at one moment of a log, and what a crash at this moment can leave.
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    `commits_in_order` says what a sync of a directory makes durable: with it all changes of names
+    before it, as a file system with a journal does; without it only those of this directory.
+    """
+
+    def __init__(self, root: str, *, commits_in_order: bool = True) -> None:
+        self._commits_in_order = commits_in_order
         self._files: dict[int, _File] = {}
         self._names: dict[str, int | None] = {root: None}
         self._pending_names: list[NameChange] = []
+        self._begun_files: dict[int, set[_Pending]] = {}
+        self._begun_directories: dict[int, list[NameChange]] = {}
 
     def apply(self, operation: Operation) -> None:
         """Take the next operation of the log."""
         match operation:
             case Write(inode):
-                self._files[inode].pending.append(operation)
-            case Truncate(inode, size):
+                self._files[inode].pending.append(_Pending(operation))
+            case Truncate(inode):
+                self._files[inode].truncate(operation)
+            case BeginSync(number, int(inode)):
+                self._begun_files[number] = set(self._files[inode].pending)
+            case BeginSync(number):
+                self._begun_directories[number] = list(self._pending_names)
+            case SyncFile(inode, failed, begun):
                 file = self._files[inode]
-                # What is cut off cannot come back over what is written there later.
-                cut = [c for c in file.given_up if isinstance(c, Write) and c.offset >= size]
-                file.pending = [change for change in file.pending if change not in cut]
-                file.pending.append(operation)
-            case SyncFile(inode, failed):
-                self._sync_file(self._files[inode], failed=failed)
-            case SyncDirectory(path):
-                self._sync_directory(path)
+                covered = file.pending if begun is None else self._begun_files.pop(begun)
+                file.sync(set(covered), failed=failed)
+            case SyncDirectory(path, begun):
+                changes = (
+                    self._pending_names if begun is None else self._begun_directories.pop(begun)
+                )
+                self._sync_directory(path, list(changes))
             case Create(_, inode):
                 self._files[inode] = _File()
                 self._pending_names.append(operation)
-            case Rename() | Unlink() | MakeDirectory() | RemoveDirectory():
+            case Rename() | Link() | Unlink() | MakeDirectory() | RemoveDirectory():
                 self._pending_names.append(operation)
             case Submitted() | Acknowledged():
                 pass
 
-    def _sync_file(self, file: _File, *, failed: bool) -> None:
-        if failed:
-            file.given_up = list(file.pending)
+    def _sync_directory(self, path: str, begun: list[NameChange]) -> None:
+        touched = [i for i, c in enumerate(begun) if path in _directories_of(c)]
+        if not touched:
             return
-        reached = [change for change in file.pending if change not in file.given_up]
-        file.durable = bytearray(file.contents(reached))
-        file.pending = [change for change in file.pending if change in file.given_up]
-
-    def _sync_directory(self, path: str) -> None:
-        """Make the names in one directory durable, and with them all name changes before.
-
-        A journaling file system commits its changes of names in order.
-        """
-        touched = [i for i, c in enumerate(self._pending_names) if path in _directories_of(c)]
-        if touched:
-            for change in self._pending_names[: touched[-1] + 1]:
+        in_order = begun[: touched[-1] + 1]
+        reached = in_order if self._commits_in_order else [begun[i] for i in touched]
+        pending: list[NameChange] = []
+        for change in self._pending_names:
+            if any(change is other for other in reached):
                 _change_names(self._names, change)
-            del self._pending_names[: touched[-1] + 1]
+            else:
+                pending.append(change)
+        self._pending_names = pending
 
     def crash_states(self, generator: random.Random, count: int) -> Iterator[State]:
-        """Yield what a crash now can leave: extremes first, then `count` states by chance."""
+        """Yield what a crash now can leave: extremes first, then `count` pairs by chance."""
         pending = self._all_pending()
         names = self._pending_names
         yield self._state(names, set(pending))
@@ -215,8 +274,19 @@ class Disk:
         """Return what a kill of the process leaves: everything that was handed to the system."""
         return self._state(self._pending_names, set(self._all_pending()))
 
+    def names_after_kill(self) -> dict[str, int]:
+        """Return the files that are there when the process was killed: paths and inodes."""
+        names = self._changed_names(self._pending_names)
+        return {path: inode for path, inode in names.items() if inode is not None}
+
     def _all_pending(self) -> list[tuple[int, int]]:
         return [(inode, i) for inode, f in self._files.items() for i in range(len(f.pending))]
+
+    def _changed_names(self, changes: Iterable[NameChange]) -> dict[str, int | None]:
+        names = dict(self._names)
+        for change in changes:
+            _change_names(names, change)
+        return names
 
     def _state(
         self,
@@ -224,30 +294,41 @@ class Disk:
         kept: set[tuple[int, int]],
         generator: random.Random | None = None,
     ) -> State:
-        names = dict(self._names)
-        for change in name_changes:
-            _change_names(names, change)
+        names = self._changed_names(name_changes)
         directories = frozenset(path for path, inode in names.items() if inode is None)
         files = []
         for path, inode in sorted(names.items()):
             if inode is not None and os.path.dirname(path) in directories:
                 file = self._files[inode]
-                changes = [c for i, c in enumerate(file.pending) if (inode, i) in kept]
-                files.append((path, file.contents(_tear(changes, generator))))
+                changes: list[Write | Truncate] = []
+                for i, pending in enumerate(file.pending):
+                    changes += _reached(pending.change, (inode, i) in kept, generator)
+                files.append((path, file.contents(changes)))
         return State(directories, tuple(files))
 
 
-def _tear(
-    changes: list[Write | Truncate], generator: random.Random | None
-) -> Iterable[Write | Truncate]:
-    """Sometimes let only a part of the last write reach the disk."""
-    if generator is None or not changes or generator.random() < 0.5:
-        return changes
-    last = changes[-1]
-    if not isinstance(last, Write) or len(last.data) < 2:
-        return changes
-    cut = generator.randrange(1, len(last.data))
-    return chain(changes[:-1], [Write(last.inode, last.offset, last.data[:cut])])
+def _reached(
+    change: Write | Truncate, kept: bool, generator: random.Random | None
+) -> list[Write | Truncate]:
+    """Return what of a change is on the disk: by chance a part, some pages, or only its length."""
+    if generator is None or not isinstance(change, Write) or generator.random() < 0.6:
+        return [change] if kept else []
+    if not kept:
+        # The file has grown, its blocks are not written yet: they read as zeros.
+        return [Write(change.inode, change.offset + len(change.data), b"")]
+    if generator.random() < 0.5 and len(change.data) > 1:
+        cut = generator.randrange(1, len(change.data))
+        return [Write(change.inode, change.offset, change.data[:cut])]
+    return [page for page in _pages(change) if generator.random() < 0.5]
+
+
+def _pages(write: Write) -> Iterator[Write]:
+    """Return a write cut where the file's pages end."""
+    start, end = write.offset, write.offset + len(write.data)
+    while start < end:
+        stop = min(end, start - start % PAGE_BYTES + PAGE_BYTES)
+        yield Write(write.inode, start, write.data[start - write.offset : stop - write.offset])
+        start = stop
 
 
 def _apply_change(data: bytearray, change: Write | Truncate) -> None:
@@ -264,7 +345,8 @@ def _apply_change(data: bytearray, change: Write | Truncate) -> None:
 def _directories_of(change: NameChange) -> set[str]:
     if isinstance(change, Rename):
         return {os.path.dirname(change.source), os.path.dirname(change.target)}
-    return {os.path.dirname(change.path)}
+    path = change.target if isinstance(change, Link) else change.path
+    return {os.path.dirname(path)}
 
 
 def _change_names(names: dict[str, int | None], change: NameChange) -> None:
@@ -275,6 +357,9 @@ def _change_names(names: dict[str, int | None], change: NameChange) -> None:
             names[path] = None
         case Unlink(path) | RemoveDirectory(path):
             names.pop(path, None)
+        case Link(source, target):
+            if source in names:
+                names[target] = names[source]
         case Rename(source, target):
             moved = [p for p in names if p == source or p.startswith(f"{source}/")]
             for path in moved:

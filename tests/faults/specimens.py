@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
+
+import trio
 
 from autoloadd_daemon.builder import Builder
 from autoloadd_daemon.catalog import Catalog
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     Change = Callable[[Contents], Contents]
 
 MAX_BYTES = 64 * 1024 * 1024
+THREAD_SECONDS = 20.0
 SHARD = PRODUCER.shard_id()
 
 
@@ -69,13 +74,13 @@ class Specimen:
     files: dict[str, bytes]
     changes: list[Change]
 
-    @property
+    @cached_property
     def image_generation(self) -> int:
         """The generation that the image holds; 0 where there is none."""
         image = self.files.get(IMAGE_NAME)
         return 0 if image is None else parse_header(image).generation
 
-    @property
+    @cached_property
     def journals(self) -> list[JournalPlan]:
         """What lies where in the journals, oldest first."""
         names = sorted(name for name in self.files if name.startswith("journal"))
@@ -315,12 +320,8 @@ class Start:
         files, metrics = QuickFiles(), Metrics()
         self._catalog = Catalog(files, str(cache_dir), metrics, max_bytes=MAX_BYTES)
         self._catalog.recover()
-        self._writer = Writer(
-            self._catalog,
-            Builder(self._catalog, files, Start._thread, metrics),
-            Start._thread,
-            metrics,
-        )
+        self._builder = Builder(self._catalog, files, Start._thread, metrics)
+        self._writer = Writer(self._catalog, self._builder, Start._thread, metrics)
         self.reported = {Path(aside.file) for aside in metrics.set_aside}
 
     @property
@@ -337,9 +338,19 @@ class Start:
     def put(self, items: Mapping[bytes, Item]) -> None:
         """Store entries; they are acknowledged at `write` when this returns."""
         outcomes: list[object] = []
-        self._writer.submit(Put(PRODUCER, "write", outcomes.append, records_of(items)))
-        self._writer.turn()
+        trio.run(self._put, Put(PRODUCER, "write", outcomes.append, records_of(items)))
         assert [type(outcome) for outcome in outcomes] == [int], outcomes
+        # A build may have been due: its journals are removed in the thread.
+        done = Event()
+        assert Start._thread is not None
+        Start._thread.submit(done.set, lambda _error: None)
+        assert done.wait(THREAD_SECONDS)
+
+    async def _put(self, write: Put) -> None:
+        async with trio.open_nursery() as nursery:
+            self._builder.nursery = nursery
+            self._writer.submit(write)
+            self._writer.turn()
 
     def end(self) -> None:
         """End as kill -9 does."""

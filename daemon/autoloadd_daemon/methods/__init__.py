@@ -11,4 +11,7 @@ from . import attach, bulks, changes, control, reads
 
 READS = {**control.READS, **reads.READS, **bulks.READS, **attach.READS}
 WRITES = {**control.WRITES, **changes.WRITES, **bulks.WRITES}
+LARGE = frozenset({"get_many", "missing", "names", "shards"})
+"""Methods whose answers may be large: they wait where many answers are not taken."""
+
 NOTIFIABLE = frozenset({"put", "put_many", "delete"})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from autoloadd_daemon.room import Room
 from autoloadd_protocol.errors import NO_PRODUCER, RequestError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Context:
     connections: Callable[[], int]
     sharing: Sharing
     want_image: Callable[[Shard], None]
+    room: Room = field(default_factory=Room)
     now_ns: int = 0
     next_token: int = 1
 

@@ -1,0 +1,111 @@
+"""Every bug of the list can still be planted, and planting works: all, by `scripts/mutations`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .mutation import Mutation, MutationError
+from .mutations import MUTATIONS
+from .planting import (
+    ROOT,
+    Outcome,
+    check_tests_pass,
+    choose,
+    copied_code,
+    run_tests,
+    table,
+    try_mutation,
+)
+
+if TYPE_CHECKING:
+    from .report import FaultCase
+
+BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}
+CHEAP = {
+    "record's checksum not compared": "tests/daemon/storage/test_records.py",
+    "answer's id not compared": "tests/client/test_connection.py",
+    "directory not locked": "tests/e2e/test_daemon_start.py",
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_every_bug_can_be_planted(mutation: Mutation) -> None:
+    text = (ROOT / mutation.file).read_text()
+    assert mutation.plant(text) != text
+    assert all((ROOT / test.partition("::")[0]).exists() for test in mutation.tests)
+
+
+def test_the_list_is_long_and_names_no_bug_twice() -> None:
+    assert len(MUTATIONS) >= 24
+    assert Counter(mutation.name for mutation in MUTATIONS).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_planted_bugs_are_caught(case: FaultCase, name: str) -> None:
+    case.name, case.unit = "planted bugs that cost little", "bugs"
+    mutation = replace(BY_NAME[name], tests=(CHEAP[name],))
+    outcome = try_mutation(mutation, wider=False)
+    case.explored += 1
+    assert outcome.caught_by is not None
+    assert outcome.caught_by.startswith(CHEAP[name])
+
+
+def test_a_harmless_change_survives_and_processes_run_the_copy() -> None:
+    harmless = Mutation(
+        "harmless",
+        "daemon/autoloadd_daemon/__main__.py",
+        "EXIT_FAILED = 1\n",
+        "EXIT_FAILED = 1\n_PLANTED = True\n",
+        ("tests/protocol/test_framing.py",),
+    )
+    assert try_mutation(harmless, wider=False).caught_by is None
+    deadly = replace(
+        harmless,
+        new="EXIT_FAILED = 1\nraise SystemExit(5)\n",
+        tests=("tests/e2e/test_daemon_start.py",),
+    )
+    caught_by = try_mutation(deadly, wider=False).caught_by
+    assert str(caught_by).startswith("tests/e2e/test_daemon_start.py::")
+
+
+def test_what_cannot_be_planted_or_run_is_an_error() -> None:
+    mutation = MUTATIONS[0]
+    with pytest.raises(MutationError, match="occurs 0 times in daemon/"):
+        mutation.plant("nothing of it")
+    with pytest.raises(MutationError, match="occurs 2 times in daemon/"):
+        mutation.plant(mutation.old * 2)
+    with pytest.raises(MutationError, match="is no Python then"):
+        replace(mutation, new="(((").plant(mutation.old)
+    with pytest.raises(MutationError, match="no bug named 'none'"):
+        choose(["none"])
+    with copied_code() as copy, pytest.raises(MutationError, match="pytest ended with 4"):
+        run_tests(copy, ["tests/no_such_test.py"])
+
+
+def test_without_a_bug_the_tests_must_pass() -> None:
+    passing = replace(MUTATIONS[0], tests=("tests/protocol/test_framing.py",))
+    check_tests_pass([passing])
+    failing = replace(MUTATIONS[0], tests=("tests/faults/test_mutations.py::none",))
+    with pytest.raises(MutationError, match="pytest ended with"):
+        check_tests_pass([failing])
+
+
+def test_the_table_shows_survivors() -> None:
+    outcomes = [Outcome("one", "tests/x.py::test_y", 1.25), Outcome("another", None, 100.0)]
+    assert table(outcomes).splitlines() == [
+        "one        1.2 s  caught by tests/x.py::test_y",
+        "another  100.0 s  SURVIVED",
+        "2 bugs planted, 1 caught",
+    ]
+
+
+def test_names_choose_bugs() -> None:
+    assert choose([]) == list(MUTATIONS)
+    assert {mutation.name for mutation in choose(["floor", "not locked"])} == {
+        "floor forgotten",
+        "directory not locked",
+    }
