@@ -273,8 +273,11 @@ class App:
 
     async def _begin_to_write(self) -> None:
         """Carry out the writes that waited for the end of a predecessor's lease."""
-        await trio.sleep(max(0, self._writer.not_before_ns - time.monotonic_ns()) / 1e9)
-        self._writer.resume()
+        wait_ns = self._writer.not_before_ns - time.monotonic_ns()
+        if wait_ns > 0:
+            _logger.info("writes wait for %.0f ms: clients may trust the last daemon", wait_ns / 1e6)
+            await trio.sleep(wait_ns / 1e9)
+            self._writer.resume()
 
     # The end
 
