@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from .config import load_settings, read_command_line
+from .config import load_settings, read_command_line, unknown_variables
 from .errors import AlreadyServedError, ConfigError, DaemonError
 from .log import set_up_logging
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_logger = logging.getLogger(__name__)
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
@@ -27,8 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(str(exc))
         return EXIT_CONFIG
     if arguments.check_config:
+        for warning in unknown_variables(os.environ):
+            _say(f"warning: {warning}")
         return _print(settings.describe())
     set_up_logging(settings.log_level, os.environ)
+    for warning in unknown_variables(os.environ):
+        _logger.warning("%s", warning)
     # trio's import takes 100 ms: not for --check-config.
     from .app import App  # noqa: PLC0415
 

@@ -23,6 +23,7 @@ from .activation import inherited_listener, notify
 from .allocation import return_large_blocks
 from .builder import Builder
 from .catalog import Catalog
+from .config import AT_ONCE, AT_START
 from .descriptors import raise_limit
 from .errors import AlreadyServedError, ConfigError, StartError, StopError
 from .listening import DirectoryLock, Listener, bind
@@ -32,6 +33,7 @@ from .metrics import Metrics
 from .serving import EpollServer
 from .serving_tasks import TaskServer
 from .sharing import Sharing
+from .signals import SIGNALS, keep_signals
 from .storage.files import Files
 from .storage.syncing import SyncThread
 from .writer import Drop, Writer
@@ -57,7 +59,7 @@ class App:
     """One daemon. `run` returns after a clean stop, and raises DaemonError if it cannot start."""
 
     def __init__(self, settings: Settings, *, reload: Callable[[], Settings]) -> None:
-        self._settings = settings
+        self._settings = self._running = settings
         self._reload = reload
         self._metrics = Metrics()
         self._files = Files()
@@ -68,6 +70,7 @@ class App:
 
     def run(self) -> None:
         """Serve until told to stop."""
+        self._early_signals = keep_signals()
         os.umask(0o077)
         raise_limit()
         return_large_blocks()
@@ -116,7 +119,7 @@ class App:
         self._catalog.on_forget = self._sharing.drop
         self._builder.on_built = self._writer.resume
         self._builder.drop_shard = lambda shard_id, done: self._writer.submit(Drop(shard_id, done))
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(*SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 self._builder.nursery = nursery
                 for shard, _ in self._catalog:
@@ -127,6 +130,8 @@ class App:
                 self._server.listen_on(self._listener.socket)
                 _logger.info("autoloadd %s serves %s", __version__, self._listener.path)
                 notify("READY=1", os.environ)
+                for number in self._early_signals:
+                    self._obey(number)
                 await self._stop_requested.wait()
                 await self._stop()
                 nursery.cancel_scope.cancel()
@@ -158,11 +163,14 @@ class App:
 
     async def _watch_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
-            if number == signal.SIGHUP:
-                self._read_configuration_again()
-            else:
-                _logger.info("stopping: %s", signal.Signals(number).name)
-                self._stop_requested.set()
+            self._obey(number)
+
+    def _obey(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self._read_configuration_again()
+        else:
+            _logger.info("stopping: %s", signal.Signals(number).name)
+            self._stop_requested.set()
 
     def _read_configuration_again(self) -> None:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", os.environ)
@@ -171,16 +179,17 @@ class App:
         except ConfigError as exc:
             _logger.error("the configuration is kept as it was: %s", exc)  # noqa: TRY400
         else:
-            if (settings.socket, settings.cache_dir) != (
-                self._settings.socket,
-                self._settings.cache_dir,
-            ):
-                _logger.warning("socket and cache_dir change only at the next start")
-            self._settings = settings
-            self._catalog.max_bytes = settings.max_bytes
-            set_level(settings.log_level)
-            _logger.info("the configuration was read again")
+            self._take_over(settings)
         notify("READY=1", os.environ)
+
+    def _take_over(self, settings: Settings) -> None:
+        changed = ", ".join(settings.differing(self._settings, AT_ONCE))
+        _logger.info("the configuration was read again: %s", changed or "nothing changes now")
+        for change in settings.differing(self._running, AT_START):
+            _logger.warning("only the next start makes it so: %s", change)
+        self._settings = settings
+        self._catalog.max_bytes = settings.max_bytes
+        set_level(settings.log_level)
 
     async def _look_after(self) -> None:
         with self._background:
@@ -256,7 +265,7 @@ class App:
 
     def _probed(self, error: StorageError | None) -> None:
         if error is not None:
-            self._metrics.health.report(str(error))
+            self._metrics.health.report(error)
         elif self._catalog.failure is None and self._metrics.health.heal():
             _logger.warning("storage takes writes again")
 
@@ -275,7 +284,9 @@ class App:
         """Carry out the writes that waited for the end of a predecessor's lease."""
         wait_ns = self._writer.not_before_ns - time.monotonic_ns()
         if wait_ns > 0:
-            _logger.info("writes wait for %.0f ms: clients may trust the last daemon", wait_ns / 1e6)
+            _logger.info(
+                "writes wait for %.0f ms: clients may trust the last daemon", wait_ns / 1e6
+            )
             await trio.sleep(wait_ns / 1e9)
             self._writer.resume()
 

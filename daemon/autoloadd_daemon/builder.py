@@ -40,6 +40,11 @@ stream of puts, ten builds a second of a small shard took half of the disk and o
 _KEEP = 7 / 8
 """An over-full cache evicts to this part of its bound, so that not every put evicts again."""
 _HARD = 9 / 8
+"""From this part of the bound on writes wait for the build under way; without one that works they
+are refused."""
+
+_MOST_JOURNALS = 16
+"""Of one shard: each is a file, however short."""
 
 
 class Builder:
@@ -59,6 +64,8 @@ class Builder:
         self._failed: dict[Shard, None] = {}
         self._building: Shard | None = None
         self._not_before_ns = 0
+        self._failure: StorageError | None = None
+        self._dropping: str | None = None
         self._no_drop_before_ns = 0
         self._is_closing = False
         self._next_ns = 0
@@ -67,10 +74,20 @@ class Builder:
 
     @property
     def must_be_waited_for(self) -> bool:
-        """Tell whether writes should wait for the build under way: memory is at its bound."""
-        if self._building is None:
-            return False
-        return self._catalog.stored_bytes > self._catalog.max_bytes * _HARD
+        """Tell whether writes should wait for the build under way: it has to make room first."""
+        return self._building is not None and self._is_at_hard_bound()
+
+    def check_room(self) -> None:
+        """Raise StorageError where a write would pass the hard bound and no image can be built."""
+        if self._failure is not None and self._is_at_hard_bound():
+            raise type(self._failure)(
+                f"the cache is full, and no room can be made: {self._failure}"
+            )
+
+    def _is_at_hard_bound(self) -> bool:
+        catalog = self._catalog
+        taken = max(catalog.stored_bytes - catalog.staged_bytes, catalog.disk_bytes)
+        return taken > catalog.max_bytes * _HARD
 
     def is_building(self, shard_id: str) -> bool:
         """Tell whether a shard's image is being built now."""
@@ -93,20 +110,32 @@ class Builder:
             return
         if time.monotonic_ns() < self._not_before_ns:
             return
-        changed, self._candidates = list(self._candidates), {}
-        over = self._catalog.stored_bytes > self._catalog.max_bytes
-        for shard in changed:
-            if self._catalog.find(shard.id) is not shard:
-                continue
-            if self._building is not None:
-                self._candidates[shard] = None
-            elif shard in self._failed:
-                del self._failed[shard]
-                self._start(shard, None)
-            elif over:
-                self._make_room(shard, set(changed))
-            elif self._is_due(shard):
-                self._start(shard, None)
+        changed = [shard for shard in self._candidates if self._catalog.find(shard.id) is shard]
+        self._candidates = {}
+        if not changed:
+            return
+        failed = next((shard for shard in changed if shard in self._failed), None)
+        if failed is not None:
+            del self._failed[failed]
+            self._start(failed, None)
+        elif self._catalog.lasting_bytes > self._catalog.max_bytes:
+            self._make_room()
+        else:
+            self._start_what_is_due(changed)
+        if self._building is not None or self._dropping is not None:
+            # They are looked at again when this one is through.
+            self._candidates.update(dict.fromkeys(changed))
+
+    def _start_what_is_due(self, changed: list[Shard]) -> None:
+        due = next((shard for shard in changed if self._is_due(shard)), None)
+        if due is None and self._catalog.disk_bytes > self._catalog.max_bytes:
+            # Journals of changes that were changed again: the longest one has most to give.
+            due = max(
+                (shard for shard, _ in self._catalog),
+                key=lambda shard: self._catalog.files_of(shard).journal_bytes,
+            )
+        if due is not None:
+            self._start(due, None)
 
     def heal(self) -> None:
         """Have images built of shards whose journals failed: new files, from memory."""
@@ -136,22 +165,27 @@ class Builder:
                 await self._build(shard, shard.begin_build(None), files.rotate())
 
     def _is_due(self, shard: Shard) -> bool:
-        pressure = shard.build_pressure(self._catalog.files_of(shard).journal_bytes)
+        files = self._catalog.files_of(shard)
+        pressure = max(
+            shard.build_pressure(files.journal_bytes), files.journal_count / _MOST_JOURNALS
+        )
         if pressure <= 1 or pressure > _URGENT or time.monotonic_ns() >= self._next_ns:
             return pressure > 1
         self._candidates[shard] = None
         return False
 
-    def _make_room(self, shard: Shard, changed: set[Shard]) -> None:
-        victim = self._catalog.least_recently_used(besides=changed)
-        # Where dropping fails the bound holds all the same, at the cost of this shard.
+    def _make_room(self) -> None:
+        if self._dropping is not None:
+            return
+        victim = self._catalog.least_recently_used()
         if victim is not None and time.monotonic_ns() >= self._no_drop_before_ns:
             _logger.info("over max_bytes: dropping shard %s", victim.producer)
-            self._metrics.count("evicted_shards")
-            self._candidates[shard] = None
+            self._dropping = victim.id
             self.drop_shard(victim.id, self._note_drop)
             return
-        others = self._catalog.stored_bytes - shard.stored_bytes
+        # Where dropping fails the bound holds all the same, at the cost of the largest shard.
+        shard = max((shard for shard, _ in self._catalog), key=lambda each: each.lasting_bytes)
+        others = self._catalog.lasting_bytes - shard.lasting_bytes
         self._start(shard, max(int(self._catalog.max_bytes * _KEEP) - others, 0))
 
     def _start(self, shard: Shard, keep_bytes: int | None) -> None:
@@ -174,6 +208,7 @@ class Builder:
         else:
             # Forgotten first: a journal that failed and is covered now is no failure any more.
             files.forget(covered)
+            self._failure = None
             self._install(shard, image, evicted)
             self._sync_thread.submit(partial(_remove_journals, covered), self._note_removal)
         self._building = None
@@ -194,13 +229,19 @@ class Builder:
 
     def _fail(self, shard: Shard, error: StorageError) -> None:
         shard.abandon_build()
+        self._failure = error
         self._metrics.count("build_failures")
+        if self._metrics.health.is_degraded:
+            self._metrics.health.report(error)
         self._not_before_ns = time.monotonic_ns() + _PAUSE_NS
         self.look_at(shard)
         _logger.error("%s; the journal goes on, next attempt in 1 s", error)
 
     def _note_drop(self, outcome: object) -> None:
-        if isinstance(outcome, RequestError):
+        self._dropping = None
+        if not isinstance(outcome, RequestError):
+            self._metrics.count("evicted_shards")
+        else:
             self._no_drop_before_ns = time.monotonic_ns() + _PAUSE_NS
             _logger.warning("a shard could not be dropped: %s", outcome)
 

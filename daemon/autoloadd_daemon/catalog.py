@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .errors import StartError, StorageError
+from .errors import StartError, StorageError, storage_error
 from .shard import Shard
 from .storage.bulks import BulkNumbers
+from .storage.files import is_directory
+from .storage.records import new_epoch
 from .storage.recovery import Recovered, recover_shard
-from .storage.set_aside import SetAside, find_set_aside, remove_excess
+from .storage.set_aside import (
+    SetAside,
+    clear_away,
+    find_set_aside,
+    is_set_aside,
+    reason_of,
+    remove_excess,
+    set_aside_file,
+    size_of,
+)
 from .storage.shard_files import ShardFiles
 
 if TYPE_CHECKING:
@@ -20,7 +33,9 @@ if TYPE_CHECKING:
     from autoloadd_protocol.producer import Producer
 
     from .metrics import Metrics
+    from .storage.bulks import StagedBulk
     from .storage.files import Files
+    from .storage.journal import Journal
 
 _logger = logging.getLogger(__name__)
 
@@ -28,10 +43,13 @@ DROPPED = ".dropped-"
 PROBE = ".probe"
 _SET_ASIDE_FRACTION = 10
 _PROBE_BYTES = 65_536
+_SHARD_ID = re.compile(r"[\w.+-]+-[0-9a-f]{16}", re.ASCII)
+_SHARD_BYTES = 16_384
+"""What a shard takes beside its entries: a directory and a file on disk, its part of the heap."""
 
 
 class Catalog:
-    """The shards that there are. `max_bytes` bounds them and the staged bulks together.
+    """The shards that there are. `max_bytes` bounds them with what was set aside; staged bulks too.
 
     `lost` says why nothing may be written any more: the directory at the path is not the one that
     this daemon has locked, so it may be another daemon's.
@@ -40,6 +58,9 @@ class Catalog:
     def __init__(self, files: Files, cache_dir: str, metrics: Metrics, *, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.staged_bytes = 0
+        self.set_aside_bytes = 0
+        self.open_journals: set[Journal] = set()
+        """Journals that hold a descriptor."""
         self.lost: str | None = None
         self.open_bulks: dict[int, str] = {}
         """Bulks that are being staged: their tokens, and the ids of their shards."""
@@ -54,13 +75,20 @@ class Catalog:
     def recover(self) -> None:
         """Load every shard that the cache directory holds. Raises StartError."""
         try:
-            self._files.remove(f"{self.cache_dir}/{PROBE}")
+            self._metrics.set_aside.extend(
+                clear_away(self._files, f"{self.cache_dir}/{PROBE}"),
+            )
             for name in self._files.names(self.cache_dir):
                 path = f"{self.cache_dir}/{name}"
                 if name.startswith(DROPPED):
                     self._files.remove_tree(path)
-                elif os.path.isdir(path):
+                elif is_set_aside(name):
+                    continue
+                elif is_directory(path):
                     self._recover_shard(name, path)
+                elif _SHARD_ID.fullmatch(name):
+                    reason = "no directory, where a shard belongs"
+                    self._metrics.set_aside.append(set_aside_file(self._files, path, reason))
             self._limit_set_aside()
         except (OSError, StorageError) as exc:
             raise StartError(f"cannot recover {self.cache_dir}: {exc}") from exc
@@ -69,27 +97,35 @@ class Catalog:
         """Report what lies aside from earlier starts too, and let go what is too much of it."""
         names = self._files.names(self.cache_dir)
         directories = [path for name in names if os.path.isdir(path := f"{self.cache_dir}/{name}")]
-        kept = find_set_aside(self._files, directories)
+        kept = find_set_aside(self._files, [self.cache_dir, *directories])
         for path in remove_excess(self._files, kept, self.max_bytes // _SET_ASIDE_FRACTION):
             _logger.warning("removed %s: more recent files are set aside", path)
             kept.remove(path)
         new = {aside.file: aside for aside in self._metrics.set_aside}
         self._metrics.set_aside.clear()
-        earlier = "set aside at an earlier start"
-        self._metrics.set_aside.extend(new.get(path, SetAside(path, earlier)) for path in kept)
+        self._metrics.set_aside.extend(
+            new.get(path, SetAside(path, f"set aside at an earlier start: {reason_of(path)}"))
+            for path in kept
+        )
+        self.set_aside_bytes = sum(map(size_of, kept))
 
     def _recover_shard(self, name: str, path: str) -> None:
         recovered = recover_shard(self._files, path)
         if not isinstance(recovered, Recovered):
             self._metrics.set_aside.extend(recovered)
+            if not self._files.names(path):
+                self._files.remove_directory(path)
             return
         if recovered.producer.shard_id() != name:
             raise StartError(f"{path} holds the shard of {recovered.producer}: move it away")
         self._metrics.set_aside.extend(recovered.set_aside)
         self._metrics.count("torn_bytes", recovered.torn_bytes)
+        if recovered.missing is not None:
+            self._metrics.count("journals_missing")
+            _logger.error("missing: %s; nothing from before it is served", recovered.missing)
         shard = Shard(recovered.producer, epoch=recovered.epoch, built_at_ns=recovered.built_at_ns)
         shard.take_over(recovered)
-        shard_files = ShardFiles(self._files, path, shard.producer, shard.epoch, self._numbers)
+        shard_files = self._make_files(shard.producer, shard.epoch)
         shard_files.take_over(recovered)
         self._shards[shard.id] = (shard, shard_files)
 
@@ -106,14 +142,30 @@ class Catalog:
         """Return the shard of a producer and its files; make it if this is its first write."""
         shard_id = producer.shard_id()
         if shard_id not in self._shards:
-            epoch = int.from_bytes(os.urandom(8), "big") | 1  # never 0, which means: no shard yet
-            shard = Shard(producer, epoch=epoch, built_at_ns=time.time_ns())
-            directory = f"{self.cache_dir}/{shard_id}"
-            self._shards[shard_id] = (
-                shard,
-                ShardFiles(self._files, directory, producer, shard.epoch, self._numbers),
-            )
+            shard = Shard(producer, epoch=new_epoch(), built_at_ns=time.time_ns())
+            self._shards[shard_id] = (shard, self._make_files(producer, shard.epoch))
         return self._shards[shard_id]
+
+    def forget_unwritten(self, shard: Shard) -> None:
+        """Take out a shard whose first write was refused: nothing of it is on disk."""
+        files = self.files_of(shard)
+        if shard.image is None and not files.journal_count:
+            del self._shards[shard.id]
+            with suppress(OSError):
+                self._files.remove_directory(files.directory)
+
+    def stage(self, producer: Producer, mode: str, built_at_ns: int | None) -> StagedBulk:
+        """Return a new staged bulk; the shard is made by the commit. Raises StorageError."""
+        self.check_in_place()
+        found = self._shards.get(producer.shard_id())
+        shard_files = self._make_files(producer, 0) if found is None else found[1]
+        return shard_files.stage(mode, built_at_ns)
+
+    def _make_files(self, producer: Producer, epoch: int) -> ShardFiles:
+        directory = f"{self.cache_dir}/{producer.shard_id()}"
+        return ShardFiles(
+            self._files, directory, producer, epoch, self._numbers, self.open_journals
+        )
 
     def remove_files(self, shard_id: str) -> None:
         """Remove a shard's files. Raises StorageError; then they are still there.
@@ -127,16 +179,28 @@ class Catalog:
         dropped = f"{self.cache_dir}/{DROPPED}{os.getpid()}-{self._drops}"
         try:
             if os.path.isdir(shard_files.directory):
-                self._files.rename(shard_files.directory, dropped)
+                self._rename_durably(shard_files, dropped)
         except OSError as exc:
-            raise StorageError(f"{shard_files.directory}: {exc.strerror}") from exc
+            raise storage_error(shard_files.directory, exc) from exc
         shard_files.close()
         try:
-            self._files.sync_directory(self.cache_dir)
             self._files.remove_tree(dropped)
         except OSError as exc:
             # The shard is gone already; what is left of it goes at the next start.
             _logger.warning("%s could not be removed: %s", dropped, exc)
+
+    def _rename_durably(self, shard_files: ShardFiles, dropped: str) -> None:
+        """Rename a shard's directory; where that does not last, back. Raises OSError."""
+        self._files.rename(shard_files.directory, dropped)
+        try:
+            self._files.sync_directory(self.cache_dir)
+        except OSError as exc:
+            with suppress(OSError):
+                self._files.rename(dropped, shard_files.directory)
+            # Which of the two names a power loss leaves is open: nothing is acknowledged before an
+            # image with all of it is in a directory that was synced.
+            shard_files.fail(f"{shard_files.directory}: dropping it failed: {exc.strerror}")
+            raise
 
     def forget(self, shard_id: str) -> None:
         """Take out a shard whose files are removed, set-aside ones among them."""
@@ -166,7 +230,7 @@ class Catalog:
                 self._files.close(descriptor)
                 self._files.remove(path)
         except OSError as exc:
-            raise StorageError(f"{path}: {exc.strerror}") from exc
+            raise storage_error(path, exc) from exc
 
     def __iter__(self) -> Iterator[tuple[Shard, ShardFiles]]:
         return iter(list(self._shards.values()))
@@ -177,7 +241,24 @@ class Catalog:
     @property
     def stored_bytes(self) -> int:
         """Bytes that all shards and staged bulks take in memory."""
-        return self.staged_bytes + sum(shard.stored_bytes for shard, _ in self._shards.values())
+        shards = sum(shard.stored_bytes for shard, _ in self._shards.values())
+        return self.staged_bytes + shards + len(self._shards) * _SHARD_BYTES
+
+    @property
+    def lasting_bytes(self) -> int:
+        """Bytes that stay when images are built of everything: of shards, and what is set aside.
+
+        A staged bulk has no part: one that is given up must not have cost others their entries.
+        """
+        shards = sum(shard.lasting_bytes for shard, _ in self._shards.values())
+        return self.set_aside_bytes + shards + len(self._shards) * _SHARD_BYTES
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of images, journals with their bulks, and files that were set aside."""
+        journals = sum(files.journal_bytes for _, files in self._shards.values())
+        images = sum(shard.image_bytes for shard, _ in self._shards.values())
+        return self.set_aside_bytes + journals + images + len(self._shards) * _SHARD_BYTES
 
     @property
     def failure(self) -> str | None:
@@ -185,15 +266,21 @@ class Catalog:
         failures = (files.failure for _, files in self._shards.values())
         return next((failure for failure in failures if failure is not None), None)
 
-    def least_recently_used(self, *, besides: set[Shard]) -> Shard | None:
-        """Return the shard to give up first when the bound is passed.
+    def least_recently_used(self) -> Shard | None:
+        """Return the shard to give up first when the bound is passed, if there is one.
 
-        Not one that a bulk is being staged for: its files are in the shard's directory.
+        Never the one that was used last. Nor one that a bulk is being staged for: its file is in
+        the shard's directory.
         """
+        by_age = sorted((shard for shard, _ in self._shards.values()), key=_last_used)
         staged_for = set(self.open_bulks.values())
-        others = [
-            shard
-            for shard, _ in self._shards.values()
-            if shard not in besides and shard.id not in staged_for
-        ]
-        return min(others, key=lambda shard: shard.last_used_ns, default=None)
+        return next((shard for shard in by_age[:-1] if shard.id not in staged_for), None)
+
+    def with_open_journals(self) -> list[ShardFiles]:
+        """Return the files of shards whose journal is being written, least recently used first."""
+        found = [(shard, files) for shard, files in self._shards.values() if files.is_open]
+        return [files for _, files in sorted(found, key=lambda each: _last_used(each[0]))]
+
+
+def _last_used(shard: Shard) -> int:
+    return shard.last_used_ns

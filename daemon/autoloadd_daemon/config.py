@@ -45,13 +45,26 @@ exit status:
   2  an option or the configuration cannot be used
   3  another autoloadd serves this cache directory or socket; nothing was touched
 
-signals: TERM and INT stop cleanly, with everything flushed; HUP reads the configuration again.
+signals: TERM and INT stop cleanly, with everything flushed. HUP reads the configuration again:
+max_bytes, sync_interval and log_level change at once, socket and cache_dir at the next start.
 
 examples:
   autoloadd                                 serve at the usual place
   autoloadd --check-config                  say where each setting comes from
   autoloadd --socket ~/t/s --cache-dir ~/t/cache --log-level debug
 """
+
+
+AT_ONCE = ("max_bytes", "sync_interval", "log_level")
+"""Settings that SIGHUP changes in a running daemon."""
+
+AT_START = ("socket", "cache_dir")
+"""Settings that only a start reads: what is locked and served now stays."""
+
+_OTHER_VARIABLES = frozenset(
+    {"AUTOLOADD_CONFIG", "AUTOLOADD_SERVING", "AUTOLOADD_CACHE", "AUTOLOADD_PRODUCER"}
+)
+"""Variables besides the settings' own; the last two are for clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,11 @@ class Settings:
     sync_interval: float
     log_level: str
     sources: Mapping[str, str]
+
+    def differing(self, other: Settings, names: Sequence[str]) -> list[str]:
+        """Return `NAME: OLD -> NEW` for each of these settings that `other` has otherwise."""
+        both = [(name, getattr(other, name), getattr(self, name)) for name in names]
+        return [f"{name}: {old} -> {new}" for name, old, new in both if old != new]
 
     def describe(self) -> str:
         """Return a line for each setting: its value and where it came from."""
@@ -118,6 +136,18 @@ def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str])
             raise ConfigError(f"{source}: {name}: {exc}") from exc
         sources[name] = source
     return Settings(**chosen, sources=sources)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return a warning for each variable that looks like a setting and is none."""
+    known = {f"AUTOLOADD_{name.upper()}" for name in _SETTINGS} | _OTHER_VARIABLES
+    unknown = sorted(name for name in environment if name.startswith("AUTOLOADD_"))
+    return [
+        f"environment {name}: there is no such setting, it is ignored; known: "
+        + ", ".join(sorted(known))
+        for name in unknown
+        if name not in known
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _RESERVED = 64
 _RESERVED_FRACTION = 4
+_PLENTY = 4096
+_JOURNALS = 256
 
 
 def raise_limit() -> None:
@@ -26,6 +28,17 @@ def raise_limit() -> None:
         except (OSError, ValueError):
             # macOS names no limit where there is one; the reserve does without more.
             return
+
+
+def journals_allowed() -> int:
+    """Return how many journals may hold a descriptor at once, each shard's its own.
+
+    Half of what is kept back for files, so that clients never take a journal's place.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= _PLENTY:
+        return _JOURNALS
+    return max(min(_RESERVED, soft // _RESERVED_FRACTION) // 2, 1)
 
 
 def are_short(any_open: int) -> bool:

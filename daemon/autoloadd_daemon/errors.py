@@ -6,10 +6,14 @@ DaemonError
 │   └── AlreadyServedError   another daemon serves this directory or socket: exit 3
 ├── StopError                it stopped, but not everything is stored: said, exit 1
 └── StorageError             files refuse a write: the client gets `not_durable`, reads go on
+    ├── FullError            there is no room: tried again every second
+    ├── DescriptorsError     no descriptor is free: `busy`, and no fault of the disk
     └── DamageError          a file's bytes are not what was written: set the file aside
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class DaemonError(Exception):
@@ -36,5 +40,23 @@ class StorageError(DaemonError):
     """The files refuse a write. Nothing of it was made visible."""
 
 
+class FullError(StorageError):
+    """The disk or the user's share of it is full."""
+
+
+class DescriptorsError(StorageError):
+    """The process or the system has no descriptor left. The files themselves are well."""
+
+
 class DamageError(StorageError):
     """A file's bytes are not what was written, or of a version that is not known."""
+
+
+def storage_error(what: str, error: OSError) -> StorageError:
+    """Return the error for what the system said of a file; `what` begins the message."""
+    message = f"{what}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FullError(message)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return DescriptorsError(message)
+    return StorageError(message)

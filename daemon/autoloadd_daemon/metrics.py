@@ -7,11 +7,15 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .errors import FullError
+
 if TYPE_CHECKING:
     from .storage.set_aside import SetAside
 
 _FIRST_PAUSE_NS = 250_000_000
 _LONGEST_PAUSE_NS = 30_000_000_000
+_LONGEST_PAUSE_WHEN_FULL_NS = 1_000_000_000
+"""Room comes back without notice: within 2 s of it writes work again."""
 _KEPT_REPORTS = 100
 
 
@@ -26,21 +30,26 @@ class Health:
     since_ns: int = 0
     next_try_ns: int = 0
     _pause_ns: int = _FIRST_PAUSE_NS
+    _is_full: bool = False
 
     @property
     def is_degraded(self) -> bool:
         """Tell whether writes are refused."""
         return self.error is not None
 
-    def report(self, error: str) -> bool:
+    def report(self, error: str | Exception) -> bool:
         """Note a failure; tell whether it is the first since storage was healthy."""
+        self._is_full = isinstance(error, FullError)
         now = time.monotonic_ns()
         first = self.error is None
         if first:
             self.since_ns = now
             self._pause_ns = _FIRST_PAUSE_NS
             self.next_try_ns = now + self._pause_ns
-        self.error = error
+        if self._is_full:
+            self._pause_ns = min(self._pause_ns, _LONGEST_PAUSE_WHEN_FULL_NS)
+            self.next_try_ns = min(self.next_try_ns, now + self._pause_ns)
+        self.error = str(error)
         return first
 
     def heal(self) -> bool:
@@ -50,11 +59,15 @@ class Health:
         return was_degraded
 
     def is_due(self) -> bool:
-        """Tell whether to try again now; if so, the next time is twice as far away."""
+        """Tell whether to try again now; if so, the next time is twice as far away.
+
+        No further than 30 s, where a disk was full than 1 s.
+        """
         now = time.monotonic_ns()
         if self.error is None or now < self.next_try_ns:
             return False
-        self._pause_ns = min(self._pause_ns * 2, _LONGEST_PAUSE_NS)
+        longest = _LONGEST_PAUSE_WHEN_FULL_NS if self._is_full else _LONGEST_PAUSE_NS
+        self._pause_ns = min(self._pause_ns * 2, longest)
         self.next_try_ns = now + self._pause_ns
         return True
 

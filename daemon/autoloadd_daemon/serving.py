@@ -8,7 +8,6 @@ descriptor, which is readable in trio's epoll when something in the set is ready
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import select
 import time
@@ -20,13 +19,12 @@ from autoloadd_protocol.limits import CONNECTIONS
 
 from .descriptors import are_short
 from .peers import Peer, is_our_user, longest_idle
+from .shortage import Shortage
 
 if TYPE_CHECKING:
     import socket
 
     from .methods.context import Context
-
-_logger = logging.getLogger(__name__)
 
 _EVENTS_PER_TURN = 256
 _ACCEPTS_PER_TURN = 64
@@ -49,6 +47,7 @@ class EpollServer:
         self._peers: dict[int, Peer] = {}
         self._listener: socket.socket | None = None
         self._accepting = False
+        self._shortage = Shortage(context.metrics)
         self._again: set[Peer] = set()
         self._answered: set[Peer] = set()
         self._watched: set[Peer] = set()
@@ -234,13 +233,14 @@ class EpollServer:
             try:
                 connection, _ = self._listener.accept()
             except BlockingIOError:
+                self._shortage.end()
                 return
             except ConnectionError:
                 continue
             except OSError as exc:
                 if exc.errno not in _SHORTAGES:
                     raise
-                self._pause_accepting(exc.strerror)
+                self._pause_accepting(exc.strerror or str(exc))
                 return
             self._welcome(connection)
 
@@ -257,11 +257,10 @@ class EpollServer:
         self._watch_for(peer, select.EPOLLIN)
         self._context.metrics.count("connections")
 
-    def _pause_accepting(self, reason: str | None) -> None:
+    def _pause_accepting(self, reason: str) -> None:
         """Let connected clients be served while there are no descriptors for new ones."""
         assert self._listener is not None
-        self._context.metrics.count("accept_pauses")
-        _logger.warning("no new clients for now: %s", reason)
+        self._shortage.begin(reason)
         self._epoll.unregister(self._listener.fileno())
         self._accepting = False
 

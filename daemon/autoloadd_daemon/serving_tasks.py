@@ -16,6 +16,7 @@ from autoloadd_protocol.limits import CONNECTIONS
 
 from .descriptors import are_short
 from .peers import Peer, is_our_user, longest_idle
+from .shortage import Shortage
 
 if TYPE_CHECKING:
     import socket
@@ -35,6 +36,7 @@ class TaskServer:
         self._peers: dict[Peer, trio.Event] = {}
         self._listener: socket.socket | None = None
         self._listening = trio.Event()
+        self._shortage = Shortage(context.metrics)
         self._accepting: trio.CancelScope | None = None
 
     @property
@@ -106,11 +108,12 @@ class TaskServer:
                 connection = self._accept_one(self._listener)
             except (BlockingIOError, ConnectionError):
                 continue
-            except OSError:
+            except OSError as exc:
                 # Out of descriptors: those who are connected are served meanwhile.
-                self._context.metrics.count("accept_pauses")
+                self._shortage.begin(exc.strerror or str(exc))
                 await trio.sleep(_ACCEPT_PAUSE_SECONDS)
                 continue
+            self._shortage.end()
             if is_our_user(connection):
                 self._welcome(connection, nursery)
             else:

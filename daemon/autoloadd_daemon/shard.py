@@ -85,10 +85,20 @@ class Shard:
         return self.image
 
     @property
+    def image_bytes(self) -> int:
+        """Length of the image, also of a hidden one."""
+        return 0 if self.image is None else len(self.image.buffer)
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes that the shard takes in memory: the image (also a hidden one) and the changes."""
-        image_bytes = 0 if self.image is None else len(self.image.buffer)
-        return image_bytes + self._change_bytes + self._building_bytes
+        return self.image_bytes + self._change_bytes + self._building_bytes
+
+    @property
+    def lasting_bytes(self) -> int:
+        """The same without an image that is hidden: the next one takes its place."""
+        hidden = self.image_bytes if self.visible_image is None else 0
+        return self.stored_bytes - hidden
 
     def list_names(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, Record]]:
         """Return up to `limit` (name, record), sorted by name, strictly after `after`."""
@@ -189,7 +199,7 @@ class Shard:
 
         It is the size of the changes in relation to max(1 MiB, 1/8 of the image).
         """
-        image_bytes = 0 if self.image is None else len(self.image.buffer)
+        image_bytes = self.image_bytes
         if self.visible_image is None and (image_bytes or self.is_image_wanted):
             return math.inf
         due_at = max(_BUILD_BYTES, image_bytes // _BUILD_FRACTION)

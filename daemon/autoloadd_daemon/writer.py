@@ -18,12 +18,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from autoloadd_protocol.errors import BAD_REQUEST, NOT_DURABLE, SHUTTING_DOWN, RequestError
+from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_DOWN, RequestError
 
-from .errors import StorageError
+from .descriptors import journals_allowed
+from .errors import DescriptorsError, StorageError
+from .writes import Flush
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from autoloadd_protocol.producer import Producer
 
     from .builder import Builder
     from .catalog import Catalog
@@ -42,6 +46,10 @@ MAX_WAITING_BYTES = 16 * 1024 * 1024
 """Bytes of entries that may wait, for instance while a disk stalls."""
 
 _BATCH_WRITES = 1024
+_BATCH_BYTES = 4 * 1024 * 1024
+"""The bounds on memory and disk are looked at between batches."""
+_BATCH_SHARDS = 16
+"""Each may need a descriptor for a new journal."""
 
 
 @dataclass(slots=True)
@@ -84,6 +92,8 @@ class Writer:
         self._closed = False
         self.not_before_ns = 0
         """No write is carried out before (CLOCK_MONOTONIC)."""
+        self._journals_allowed = journals_allowed()
+        self._closing_journals = 0
 
     @property
     def is_full(self) -> bool:
@@ -115,10 +125,17 @@ class Writer:
             # To make room it may have asked for a shard to be dropped.
             self._carry_out()
 
-    def _carry_out(self) -> None:
+    @property
+    def _must_wait(self) -> bool:
+        if self._busy or self._builder.must_be_waited_for:
+            return True
         if self.not_before_ns and time.monotonic_ns() < self.not_before_ns:
-            return
-        while self._waiting and not self._busy and not self._builder.must_be_waited_for:
+            return True
+        is_short = len(self._catalog.open_journals) > 2 * self._journals_allowed - _BATCH_SHARDS
+        return is_short and self._closing_journals > 0
+
+    def _carry_out(self) -> None:
+        while self._waiting and not self._must_wait:
             first = self._waiting[0]
             if isinstance(first, Drop):
                 if self._builder.is_building(first.shard_id):
@@ -127,6 +144,9 @@ class Writer:
                 self._drop(first)
             else:
                 self._begin(self._next_batch())
+                if not self._busy:
+                    self._close_spare_journals()
+                    self._builder.consider()
 
     def resume(self) -> None:
         """Go on after something that was waited for, and let connections see their answers."""
@@ -136,17 +156,50 @@ class Writer:
     def sync_in_background(self) -> None:
         """Bring what was written to stable storage soon: a power loss takes this long at most."""
         for _, files in self._catalog:
-            if files.has_unsynced:
-                self._sync_thread.submit(files.sync, self._note)
+            if files.wants_sync:
+                self._sync_thread.submit(files.sync, self._note_synced)
+
+    def note_failure(self, error: StorageError) -> RequestError:
+        """Put a refusal of the files in the books; return what the client is told."""
+        if isinstance(error, DescriptorsError):
+            return RequestError(BUSY, f"{error}; try again later")
+        if self._metrics.health.report(error):
+            _logger.error("storage refuses writes: %s", error)
+        return RequestError(NOT_DURABLE, str(error), {"reason": str(error)})
+
+    def _close_spare_journals(self) -> None:
+        """End journals that were not written for long where too many hold a descriptor.
+
+        A shard that is written again gets a new one: hundreds of producers must not use up what
+        the process may open.
+        """
+        spare = len(self._catalog.open_journals) - self._closing_journals - self._journals_allowed
+        if spare <= 0:
+            return
+        for files in self._catalog.with_open_journals()[: spare + self._journals_allowed // 4]:
+            files.rotate()
+            self._closing_journals += 1
+            self._sync_thread.submit(files.sync, self._note_closed)
+
+    def _note_closed(self, error: StorageError | None) -> None:
+        self._closing_journals -= 1
+        self._note_synced(error)
+        self.resume()
 
     def _next_batch(self) -> list[Write]:
         batch: list[Write] = []
-        while self._waiting and len(batch) < _BATCH_WRITES:
+        size = 0
+        shards: set[Producer] = set()
+        while self._waiting and len(batch) < _BATCH_WRITES and size < _BATCH_BYTES:
             write = self._waiting[0]
             if isinstance(write, Drop):
                 break
+            shards.add(write.producer)
+            if len(shards) > _BATCH_SHARDS:
+                break
             batch.append(write)
             self._waiting.popleft()
+            size += write.stored_bytes
             self._waiting_bytes -= write.stored_bytes
         return batch
 
@@ -157,18 +210,20 @@ class Writer:
             if write.needs_shard and self._catalog.find(write.producer.shard_id()) is None:
                 write.outcome = 0
                 continue
-            shard, files = self._catalog.open(write.producer)
-            group = groups.setdefault(shard, _Group(shard, files))
-            shard.last_used_ns = now
             try:
+                if write.changes:
+                    self._builder.check_room()
                 write.prepare()
             except StorageError as exc:
                 self._refuse(write, exc)
                 continue
+            shard, files = self._catalog.open(write.producer)
+            group = groups.setdefault(shard, _Group(shard, files))
+            shard.last_used_ns = now
             shard.generation += bool(write.changes)
             group.writes.append((write, shard.generation))
         appended = [group for group in groups.values() if self._append(group)]
-        if any(group.wants_sync for group in appended):
+        if any(write.sync == "fsync" for write in batch):
             self._sync(batch, appended)
         else:
             self._finish(batch, appended)
@@ -197,37 +252,55 @@ class Writer:
     def _sync(self, batch: list[Write], groups: list[_Group]) -> None:
         """Sync in the thread, then finish; until then nothing else is begun."""
         failures: dict[Shard, StorageError] = {}
+        flushes = [write for write in batch if isinstance(write, Flush)]
+        # A flush is for all shards: its connection may have written to any of them before.
+        wanted = [
+            (shard, files)
+            for shard, files in (self._catalog if flushes else ())
+            if files.has_unsynced or files.failure is not None
+        ] or [(group.shard, group.files) for group in groups if group.wants_sync]
 
         def sync_all() -> None:
-            for group in groups:
-                if group.wants_sync:
-                    try:
-                        group.files.sync()
-                    except StorageError as exc:
-                        failures[group.shard] = exc
+            for shard, files in wanted:
+                try:
+                    files.sync()
+                except StorageError as exc:
+                    failures[shard] = exc
 
-        def synced(_error: StorageError | None) -> None:
+        def synced(error: StorageError | None) -> None:
             self._busy = False
             self._metrics.count("syncs")
+            if error is not None:
+                # It ended the job: nobody knows what of the rest was synced.
+                failures.update({shard: error for shard, _ in wanted if shard not in failures})
             for group in groups:
                 if group.shard in failures:
                     group.files.cut_back(group.end_before)
                     self._refuse_group(group, failures[group.shard])
-            self._finish(batch, [group for group in groups if group.shard not in failures])
+            good = [group for group in groups if group.shard not in failures]
+            self._finish(batch, good, next(iter(failures.values()), None))
             self.resume()
 
         self._busy = True
         self._sync_thread.submit(sync_all, synced)
 
-    def _finish(self, batch: list[Write], groups: list[_Group]) -> None:
-        """Make the changes, then answer everyone in the order in which they came."""
+    def _finish(
+        self, batch: list[Write], groups: list[_Group], failure: StorageError | None = None
+    ) -> None:
+        """Make the changes, then answer everyone in the order in which they came.
+
+        With a `failure` of any shard's sync no flush has done what it is for.
+        """
         for group in groups:
             for write, generation in group.writes:
                 write.outcome = write.apply(group.shard, generation)
             self._metrics.count("writes", len(group.writes))
-            self._note(None)
             self._builder.look_at(group.shard)
+            if any(write.changes for write, _ in group.writes):
+                self._note_success()
         for write in batch:
+            if failure is not None and isinstance(write, Flush):
+                self._refuse(write, failure)
             write.done(write.outcome)
 
     def _drop(self, drop: Drop) -> None:
@@ -241,8 +314,7 @@ class Writer:
                 self._catalog.forget(drop.shard_id)
                 drop.done(None)
             else:
-                self._note_failure(error)
-                drop.done(_not_durable(error))
+                drop.done(self.note_failure(error))
             self.resume()
 
         self._busy = True
@@ -251,26 +323,21 @@ class Writer:
     def _refuse_group(self, group: _Group, error: StorageError) -> None:
         for write, _ in group.writes:
             self._refuse(write, error)
+        self._catalog.forget_unwritten(group.shard)
 
     def _refuse(self, write: Write, error: StorageError) -> None:
         # What stays behind is named by no frame: recovery sweeps it up.
         with suppress(OSError):
             write.give_up()
-        self._note_failure(error)
         self._metrics.count("refused_writes")
-        write.outcome = _not_durable(error)
+        write.outcome = self.note_failure(error)
 
-    def _note(self, error: StorageError | None) -> None:
+    def _note_synced(self, error: StorageError | None) -> None:
+        # One that worked proves little: a full disk syncs what it has.
         if error is not None:
-            self._note_failure(error)
-        elif self._metrics.health.is_degraded and self._catalog.failure is None:
+            self.note_failure(error)
+
+    def _note_success(self) -> None:
+        if self._metrics.health.is_degraded and self._catalog.failure is None:
             self._metrics.health.heal()
             _logger.warning("storage takes writes again")
-
-    def _note_failure(self, error: StorageError) -> None:
-        if self._metrics.health.report(str(error)):
-            _logger.error("storage refuses writes: %s", error)
-
-
-def _not_durable(error: StorageError) -> RequestError:
-    return RequestError(NOT_DURABLE, str(error), {"reason": str(error)})

@@ -10,6 +10,7 @@ from autoloadd_daemon.catalog import Catalog
 from autoloadd_daemon.methods.context import Context
 from autoloadd_daemon.metrics import Metrics
 from autoloadd_daemon.session import Session
+from autoloadd_daemon.sharing import Sharing
 from autoloadd_daemon.storage.syncing import SyncThread
 from autoloadd_daemon.writer import Writer
 from autoloadd_protocol.framing import LENGTH_BYTES
@@ -50,6 +51,7 @@ class Engine:
         self.sync_thread = SyncThread(deliver or self._callbacks.put)
         self.builder = Builder(self.catalog, self.files, self.sync_thread, self.metrics)
         self.writer = Writer(self.catalog, self.builder, self.sync_thread, self.metrics)
+        self.sharing = Sharing(self.files, str(cache_dir))
         self.stops: list[Callable[[object], None]] = []
         self.context = Context(
             self.catalog,
@@ -59,6 +61,8 @@ class Engine:
             socket_path="/none",
             stop=self.stops.append,
             connections=lambda: 1,
+            sharing=self.sharing,
+            want_image=self.builder.want_image,
         )
 
     def __enter__(self) -> Self:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +18,7 @@ from autoloadd_protocol.producer import Producer
 from .harness import PRODUCER, Item, Life, QuickFiles, RecordingFiles, contents_of, records_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 OTHER = Producer("bash", "5.2", 8)
 A = Item(b"blob a")
@@ -73,12 +76,69 @@ def test_what_is_damaged_and_torn_is_counted(cache_dir: Path) -> None:
     assert len(catalog) == 1
 
 
-def test_a_directory_that_cannot_be_read_is_a_start_error(cache_dir: Path) -> None:
-    directory = cache_dir / "shard"
-    directory.mkdir()
-    (directory / "journal.00000001").mkdir()
-    with pytest.raises(StartError, match=f"cannot recover {cache_dir}"):
+@pytest.mark.parametrize("name", ["journal.00000001", "image"])
+def test_a_lack_of_descriptors_is_a_start_error_and_no_damage(name: str, cache_dir: Path) -> None:
+    directory = stored(cache_dir)
+    (directory / "image").write_bytes(b"")
+    before = sorted(directory.iterdir())
+    with lack_of_descriptors(directory / name), pytest.raises(StartError, match="Too many open"):
         catalog_of(cache_dir)
+    assert sorted(directory.iterdir()) == before
+
+
+@contextmanager
+def lack_of_descriptors(path: Path) -> Iterator[None]:
+    """Let one file not be opened."""
+    real = os.open
+
+    def refuse(opened: str, *arguments: int) -> int:
+        if opened == str(path):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(opened, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        yield
+
+
+def make_odd(path: Path, kind: str) -> None:
+    """Put something in a file's place that no daemon made."""
+    if kind == "directory":
+        path.mkdir()
+        (path / "inside").write_bytes(b"not ours")
+    elif kind == "link":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(path)
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "pipe"])
+@pytest.mark.parametrize(
+    "name",
+    ["journal.00000001", "journal.00000002", "image", "bulk.00000007", "image.tmp", "staged.0009"],
+)
+def test_odd_things_are_set_aside_or_removed(name: str, kind: str, cache_dir: Path) -> None:
+    directory = stored(cache_dir)
+    if name == "journal.00000001":
+        (directory / name).unlink()
+    make_odd(directory / name, kind)
+    make_odd(cache_dir / ".probe", kind)
+    make_odd(cache_dir / OTHER.shard_id(), "link")
+    metrics = Metrics()
+    catalog = Catalog(QuickFiles(), str(cache_dir), metrics, max_bytes=1 << 24)
+    catalog.recover()
+    shard, disk = catalog.open(PRODUCER)
+    assert contents_of(shard) == ({} if name == "journal.00000001" else {b"a": A})
+    disk.append([b"frame"], last_generation=9, built_at_ns=0)
+    disk.close()
+    catalog.probe()
+    aside = [Path(each.file).name.partition(".set-aside-")[0] for each in metrics.set_aside]
+    counts = name.startswith(("journal", "image")) and name != "image.tmp"
+    assert (name in aside) == (counts or kind == "directory")
+    assert (".probe" in aside) == (kind == "directory")
+    assert OTHER.shard_id() in aside
+    assert all(os.path.lexists(each.file) for each in metrics.set_aside)
+    assert Path("/dev/zero").exists()
 
 
 def test_a_shard_is_made_once_with_an_epoch_of_its_own(cache_dir: Path) -> None:
@@ -119,12 +179,25 @@ def test_a_drop_that_cannot_rename_leaves_the_shard(cache_dir: Path) -> None:
     disk.close()
 
 
-@pytest.mark.parametrize("operation", ["sync_directory", "remove"])
-def test_what_a_drop_leaves_goes_at_the_next_start(operation: str, cache_dir: Path) -> None:
+def test_a_drop_that_may_not_last_is_refused_and_the_shard_stays(cache_dir: Path) -> None:
     stored(cache_dir)
     files = RecordingFiles()
     catalog = catalog_of(cache_dir, files)
-    files.fail_next = operation
+    files.fail_next = "sync_directory"
+    with pytest.raises(StorageError, match="Input/output error"):
+        catalog.remove_files(PRODUCER.shard_id())
+    assert catalog.failure is not None
+    assert "dropping it failed" in catalog.failure
+    catalog.files_of(catalog.open(PRODUCER)[0]).close()
+    (shard,) = [shard for shard, _ in catalog_of(cache_dir)]
+    assert contents_of(shard) == {b"a": A}
+
+
+def test_what_a_drop_leaves_goes_at_the_next_start(cache_dir: Path) -> None:
+    stored(cache_dir)
+    files = RecordingFiles()
+    catalog = catalog_of(cache_dir, files)
+    files.fail_next = "remove"
     catalog.remove_files(PRODUCER.shard_id())
     assert [path.name.startswith(".dropped-") for path in cache_dir.iterdir()] == [True]
     assert len(catalog_of(cache_dir)) == 0
@@ -170,24 +243,31 @@ def test_the_least_recently_used_shard_is_found(cache_dir: Path) -> None:
     first, _ = catalog.open(PRODUCER)
     second, _ = catalog.open(OTHER)
     first.last_used_ns, second.last_used_ns = 2, 1
-    assert catalog.least_recently_used(besides=set()) is second
-    assert catalog.least_recently_used(besides={second}) is first
-    assert catalog.least_recently_used(besides={first, second}) is None
+    assert catalog.least_recently_used() is second
+    catalog.open_bulks[1] = second.id
+    assert catalog.least_recently_used() is None, "the last one stays, and one that is staged for"
+    third, _ = catalog.open(Producer("fish", "3", 8))
+    third.last_used_ns = 3
+    assert catalog.least_recently_used() is first
 
 
 def test_all_bytes_are_counted(cache_dir: Path) -> None:
     catalog = catalog_of(cache_dir)
     shard, _ = catalog.open(PRODUCER)
-    shard.put(records_of({b"a": A}))
+    shard.put(records_of({b"a": A}), 1)
     catalog.staged_bytes = 1000
-    assert catalog.stored_bytes == 1000 + shard.stored_bytes > 1000
+    catalog.set_aside_bytes = 100
+    of_shard = shard.stored_bytes + 16_384
+    assert catalog.stored_bytes == 1000 + of_shard
+    assert catalog.lasting_bytes == 100 + of_shard, "what is staged must cost nobody anything"
+    assert catalog.disk_bytes == 100 + 16_384
 
 
 def test_a_failed_journal_is_a_failure_of_the_catalog(cache_dir: Path) -> None:
     files = RecordingFiles()
-    stored(cache_dir)
     catalog = catalog_of(cache_dir, files)
     _, disk = catalog.open(PRODUCER)
+    disk.append([b"frame"], last_generation=1, built_at_ns=0)
     files.fail_next = "sync"
     with pytest.raises(StorageError):
         disk.sync()

@@ -218,7 +218,8 @@ def test_a_bulk_ends_with_its_connection(talk: Talk, cache_dir: Path) -> None:
     talk.session.abandon()
     talk.session.abandon()
     assert talk.engine.catalog.staged_bytes == 0
-    assert list((cache_dir / PRODUCER.shard_id()).iterdir()) == []
+    assert list(cache_dir.iterdir()) == []
+    assert len(talk.engine.catalog) == 0
     assert all(Talk(talk.engine).call("bulk_begin", "merge").error is None for _ in range(BULKS))
 
 
@@ -260,7 +261,9 @@ def test_a_bulk_that_cannot_be_stored_is_refused(operation: str, cache_dir: Path
                 assert code_of(talk.call("bulk_commit", begun.result)) == NOT_DURABLE
         assert engine.catalog.staged_bytes == 0
         assert talk.call("count").result == 0
-        assert list((cache_dir / PRODUCER.shard_id()).iterdir()) == []
+        assert len(engine.catalog) == 0
+        assert engine.metrics.health.is_degraded
+        assert list(cache_dir.iterdir()) == []
 
 
 # The end

@@ -143,8 +143,12 @@ def test_a_failed_sync_refuses_its_shard_alone(
     engine.writer.submit(put(answers, b"c", B))
     engine.settle()
     assert answers.codes[3:] == [NOT_DURABLE, NOT_DURABLE]
-    assert files.operations(on="journal") == [], "never synced or appended to again"
-    shard, _ = engine.catalog.open(PRODUCER)
+    shard, disk = engine.catalog.open(PRODUCER)
+    _, other = engine.catalog.open(OTHER)
+    # A flush is for all shards; the one whose sync failed is neither synced nor appended to again.
+    assert files.operations(on="journal") == ["sync journal.00000001"]
+    assert other.synced == other.end
+    assert disk.synced < disk.end
     assert contents_of(shard) == {b"a": A}
     assert Life(cache_dir / shard.id).contents == {b"a": A}
 

@@ -270,7 +270,8 @@ def test_sighup_reads_the_configuration_again(idle_daemon: Daemon, home: Path) -
     idle_daemon.process.send_signal(signal.SIGHUP)
     wait_until(lambda: idle_daemon.status()["max_bytes"] == 32 * MIB, SECONDS, "the new value")
     # The command line wins over the file: the directory did not change, and nothing is said.
-    assert "change only at the next start" not in idle_daemon.log
+    assert "only the next start" not in idle_daemon.log
+    assert "read again: max_bytes: 67108864 -> 33554432, log_level: info" in idle_daemon.log
     file.write_text("max_bytes = 1\n")
     idle_daemon.process.send_signal(signal.SIGHUP)
     kept = f"the configuration is kept as it was: {file}:1: max_bytes: 1: expected at least"
@@ -327,5 +328,6 @@ def test_a_changed_cache_directory_waits_for_the_next_start(idle_daemon: Daemon)
     wait_until(lambda: "serves" in idle_daemon.log, SECONDS, "the daemon")
     config.write_text(f'cache_dir = "{first}2"\n')
     process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "change only at the next start" in idle_daemon.log, SECONDS, "the warning")
+    said = f"only the next start makes it so: cache_dir: {first} -> {first}2"
+    wait_until(lambda: said in idle_daemon.log, SECONDS, "the warning")
     assert idle_daemon.status()["cache_dir"] == first

@@ -99,6 +99,21 @@ def test_the_configuration_file_at_its_usual_place(home: Path) -> None:
     assert ["max_bytes", "20971520", f"{file}:1"] in map(str.split, stdout.splitlines())
 
 
+def test_a_variable_that_is_no_setting_is_named(home: Path, idle_daemon: Daemon) -> None:
+    said = "environment AUTOLOADD_MAX_BYTE: there is no such setting, it is ignored; known: "
+    odd = {"AUTOLOADD_MAX_BYTE": "1", "AUTOLOADD_CACHE": "1", "AUTOLOADD_PRODUCER": "zsh/5.9/8"}
+    status, stdout, stderr = run(home, "--check-config", "--socket", f"{home}/socket", **odd)
+    assert status == 0
+    assert stderr.startswith(f"autoloadd: warning: {said}AUTOLOADD_CACHE, ")
+    assert stderr.count("\n") == 1
+    assert "AUTOLOADD" not in stdout
+    idle_daemon.environment |= odd
+    idle_daemon.start()
+    assert idle_daemon.stop() == 0
+    assert idle_daemon.log.count(said) == 1
+    assert idle_daemon.log.count("there is no such setting") == 1
+
+
 # What it refuses
 
 

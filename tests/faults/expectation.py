@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from autoloadd_client.errors import CacheError, NotDurableError, RefusedError
+from autoloadd_client.errors import BusyError, CacheError, NotDurableError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,7 +80,7 @@ class Expectation:
         changed = {frozenset(change(dict(state)).items()) for state in self._possible}
         try:
             call()
-        except NotDurableError as exc:
+        except (NotDurableError, BusyError) as exc:
             self._possible |= changed
             self.refusals.append(exc.message)
             return False

@@ -6,6 +6,7 @@ its third call.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -27,6 +28,8 @@ NUMBERS = 24
 """Journals and bulks of one shard that a scenario may reach."""
 
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$", re.MULTILINE)
+_SYNC = re.compile(r"f(?:data)?sync\(\d+<(.*?)>")
+_PATH = re.compile(r'"(/[^"]*)"')
 _TEMPORARY = re.compile(r"image\.tmp|staged\.\d+|\.probe|\.dropped-.*")
 _TRACER = re.compile(r"^TracerPid:\t(\d+)$", re.MULTILINE)
 
@@ -41,6 +44,10 @@ class Call:
     def killed(self) -> str:
         """Return what kills a process as it enters the call."""
         return f"{self.name}:signal=KILL:when={self.number}"
+
+    def failing(self, error: str, *, lasts: bool) -> str:
+        """Return what makes the call fail with an errno's name; also those after it if it lasts."""
+        return f"{self.name}:error={error}:when={self.number}{'+' if lasts else ''}"
 
 
 def require_strace(case: FaultCase) -> None:
@@ -59,12 +66,14 @@ def paths_of_shard(directory: Path) -> list[str]:
     return [str(directory.parent), str(directory.parent / ".probe"), str(directory), *files]
 
 
-def arguments(paths: Sequence[str], log: Path, fault: str | None = None) -> list[str]:
+def arguments(
+    paths: Sequence[str], log: Path, fault: str | None = None, *, also: Sequence[str] = ()
+) -> list[str]:
     """Return strace's command line: all threads, these paths, a fault `CALL:what:when=which`.
 
-    Only the calls that the fault is for are in the log then; without one, all of them.
+    Only the calls that the fault is for, and `also`, are in the log then; without one, all.
     """
-    calls = "%file,%desc" if fault is None else fault.partition(":")[0]
+    calls = "%file,%desc" if fault is None else ",".join((fault.partition(":")[0], *also))
     command = ["strace", "-f", "-qq", "-y", "-s", "0", "-o", str(log), "-e", f"trace={calls}"]
     for path in paths:
         command += ["-P", path]
@@ -114,6 +123,30 @@ def calls_in(log: Path) -> list[Call]:
     for (_, name), count in per_thread.items():
         highest[name] = max(highest.get(name, 0), count)
     return [Call(name, n) for name in sorted(highest) for n in range(1, highest[name] + 1)]
+
+
+def synced_again(log: Path) -> tuple[set[str], set[str]]:
+    """Return the files of which a sync failed, and those of them that were synced again.
+
+    A name that was removed or given to another file since is another file's.
+    """
+    failed: set[str] = set()
+    suspect: set[str] = set()
+    again: set[str] = set()
+    begun: dict[str, str] = {}
+    for line in log.read_text().splitlines():
+        thread, _, what = line.partition(" ")
+        if what.endswith("<unfinished ...>"):
+            begun[thread] = what
+        elif "resumed>" in what:
+            what = begun.pop(thread) + what
+        if (sync := _SYNC.search(what)) and not os.path.isdir(path := sync[1]):
+            again |= suspect & {path}
+            suspect |= {path} if " = -1 " in what else set()
+            failed |= suspect
+        elif what.endswith(" = 0"):
+            suspect -= set(_PATH.findall(what))
+    return failed, again
 
 
 def choose(points: Sequence[Call], effort: int, share: int) -> Sequence[Call]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from autoloadd_daemon.errors import StorageError
 from autoloadd_daemon.writes import CommitBulk
 from autoloadd_protocol.encoding import NIL, encode_uint
-from autoloadd_protocol.errors import BUSY, NOT_DURABLE, RequestError, too_large
+from autoloadd_protocol.errors import BUSY, RequestError, too_large
 from autoloadd_protocol.limits import BULKS
 from autoloadd_protocol.parameters import (
     BULK_MODES,
@@ -41,12 +41,10 @@ def bulk_begin(context: Context, session: Session, params: Params) -> Parts:
         raise RequestError(BUSY, "this connection has a bulk open already")
     if len(context.catalog.open_bulks) >= BULKS:
         raise RequestError(BUSY, f"{BULKS} bulks are open, try again later")
-    _, files = context.catalog.open(producer)
     try:
-        context.catalog.check_in_place()
-        staged = files.stage(mode, built_at_ns)
+        staged = context.catalog.stage(producer, mode, built_at_ns)
     except StorageError as exc:
-        raise RequestError(NOT_DURABLE, str(exc)) from exc
+        raise context.writer.note_failure(exc) from exc
     token = context.next_token
     context.next_token = token % 0xFFFFFFFF + 1
     context.catalog.open_bulks[token] = producer.shard_id()
@@ -68,7 +66,10 @@ def bulk_add(context: Context, session: Session, params: Params) -> Parts:
     except StorageError as exc:
         # A part of the frame may be in the file: it cannot be gone on with.
         context.discard_bulk(session)
-        raise RequestError(NOT_DURABLE, f"{exc}; the bulk is given up") from exc
+        refusal = context.writer.note_failure(exc)
+        raise RequestError(
+            refusal.code, f"{refusal.message}; the bulk is given up", refusal.detail
+        ) from exc
     context.catalog.staged_bytes += added
     return [encode_uint(count)]
 

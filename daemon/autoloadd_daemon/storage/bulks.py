@@ -6,11 +6,13 @@ names it, and makes all of it part of the shard at once.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
-from autoloadd_daemon.errors import DamageError, StorageError
+from autoloadd_daemon.errors import DamageError, storage_error
 
+from .files import is_damage
 from .records import BulkFile, parse_records
 
 if TYPE_CHECKING:
@@ -88,7 +90,8 @@ class StagedBulk:
             files.make_directory(directory)
             self._descriptor = files.create(self._path)
         except OSError as exc:
-            raise StorageError(f"{self._path}: {exc.strerror}") from exc
+            self._remove_spare_directory()
+            raise storage_error(self._path, exc) from exc
 
     def add(self, entries: Iterable[tuple[bytes, Record]]) -> int:
         """Stage entries; a name that was added before is replaced. Return how many there are now.
@@ -100,7 +103,7 @@ class StagedBulk:
         try:
             self._files.append(self._descriptor, stored)
         except OSError as exc:
-            raise StorageError(f"{self._path}: {exc.strerror}") from exc
+            raise storage_error(self._path, exc) from exc
         for part in stored:
             self._checksum = crc32(part, self._checksum)
             self.stored_bytes += len(part)
@@ -118,16 +121,24 @@ class StagedBulk:
             self._path = path
             self._close()
         except OSError as exc:
-            raise StorageError(f"{self._path}: {exc.strerror}") from exc
+            raise storage_error(self._path, exc) from exc
         described = BulkFile(
             self.mode, self.number, self.stored_bytes, self._checksum, self.built_at_ns
         )
         return described, CommittedBulk(self._files, path, self.stored_bytes)
 
     def discard(self) -> None:
-        """Close and remove the file. Raises OSError; recovery would remove it then."""
+        """Close and remove the file. Raises OSError; recovery would remove it then.
+
+        Of a bulk that was its shard's first write, no directory stays either.
+        """
         self._close()
         self._files.remove(self._path)
+        self._remove_spare_directory()
+
+    def _remove_spare_directory(self) -> None:
+        with suppress(OSError):
+            self._files.remove_directory(self._directory)
 
     def _close(self) -> None:
         # Never twice, also after an error: the number may be somebody else's by then.
@@ -137,11 +148,13 @@ class StagedBulk:
 
 
 def read_bulk(files: Files, directory: str, bulk: BulkFile) -> dict[bytes, Record]:
-    """Return what a committed bulk holds. Raises DamageError."""
+    """Return what a committed bulk holds. Raises DamageError, OSError where it is no damage."""
     path = f"{directory}/{bulk_name(bulk.number)}"
     try:
         data = files.read(path)
     except OSError as exc:
+        if not (is_damage(exc) or isinstance(exc, FileNotFoundError)):
+            raise
         raise DamageError(f"{path}: {exc.strerror}") from exc
     if len(data) != bulk.size or crc32(data) != bulk.checksum:
         raise DamageError(f"{path}: not what was committed")

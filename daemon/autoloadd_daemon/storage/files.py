@@ -7,15 +7,43 @@ https://danluu.com/file-consistency/.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+COPY_SUFFIX = ".tmp"
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 _PARTS_PER_WRITE = 512  # below IOV_MAX, which is 1,024 on Linux and macOS
+
+_DAMAGE = (errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL, errno.EACCES)
+"""A disk that cannot read what it has; a link, directory, pipe, socket or foreign file, which no
+daemon made. Not a lack of descriptors or memory."""
+
+
+def is_damage(error: OSError) -> bool:
+    """Tell whether an error in reading a file is the file's own fault: it is to be set aside."""
+    return error.errno in _DAMAGE
+
+
+def is_directory(path: str) -> bool:
+    """Tell whether a directory itself lies at a path, not a link to one."""
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def open_to_read(path: str) -> int:
+    """Return a descriptor of a regular file. Raises OSError; never waits for a pipe's writer."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
 
 
 class Files:
@@ -48,8 +76,11 @@ class Files:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def create_for_image(self, path: str) -> int:
-        """Return a descriptor of a new, empty file whose head is written last."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        """Return a descriptor of a new, empty file whose head is written last.
+
+        Never of one that is there: its sync may have failed, and must not be tried again.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(path, flags, _FILE_MODE)
 
     def truncate(self, descriptor: int, size: int) -> None:
@@ -77,9 +108,13 @@ class Files:
         """Close a descriptor."""
         os.close(descriptor)
 
-    def links(self, descriptor: int) -> int:
-        """Return how many names a file has: 0 when it was removed under us."""
-        return os.fstat(descriptor).st_nlink
+    def identity(self, path: str) -> tuple[int, int] | None:
+        """Return what tells the file at a path from any other; None where there is none."""
+        try:
+            found = os.stat(path, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino
 
     def rename(self, source: str, target: str) -> None:
         """Give a file or directory another name, replacing what had that name."""
@@ -97,9 +132,20 @@ class Files:
             return
 
     def remove_tree(self, path: str) -> None:
-        """Remove a shard's directory with the files in it."""
+        """Remove a directory with what is in it, or a single file."""
+        if not is_directory(path):
+            self.remove(path)
+            return
         for name in self.names(path):
-            self.remove(f"{path}/{name}")
+            inner = f"{path}/{name}"
+            if is_directory(inner):
+                self.remove_tree(inner)
+            else:
+                self.remove(inner)
+        self.remove_directory(path)
+
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory that is empty."""
         os.rmdir(path)
 
     def make_directory(self, path: str) -> None:
@@ -127,6 +173,28 @@ class Files:
 
     def read(self, path: str) -> bytes:
         """Return a whole file's bytes."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        with open(descriptor, "rb", buffering=0) as file:
+        with open(open_to_read(path), "rb", buffering=0) as file:
             return file.readall()
+
+    def replace_by_copy(self, path: str, size: int) -> None:
+        """Put a synced copy of a file's first `size` bytes in its place, all at once.
+
+        For a file that an earlier process wrote: a sync that failed there is reported to nobody
+        here, and the pages it lost would count as stored. A new file's sync speaks for itself.
+        Raises OSError; then the file is as it was.
+        """
+        temporary = f"{path}{COPY_SUFFIX}"
+        self.remove(temporary)
+        data = self.read(path)[:size]
+        descriptor = self.create(temporary)
+        try:
+            try:
+                self.append(descriptor, [data])
+                self.sync(descriptor)
+            finally:
+                self.close(descriptor)
+            self.rename(temporary, path)
+        except OSError:
+            with suppress(OSError):
+                self.remove(temporary)
+            raise

@@ -6,7 +6,6 @@ copied into a memfd, which is sealed and then is the shard's memory.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import mmap
 import os
@@ -17,10 +16,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from autoloadd_daemon.errors import DamageError, StorageError
+from autoloadd_daemon.errors import DamageError, StorageError, storage_error
 from autoloadd_protocol.errors import ImageError
 from autoloadd_protocol.image import MAX_INDEX_BYTES, Image, ImageHeader, Placed, build_index
 from autoloadd_protocol.record import PREFIX_BYTES, Record
+
+from .files import is_damage, open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 IMAGE_NAME = "image"
 TEMPORARY_NAME = "image.tmp"
-
-_DAMAGE = (errno.EIO, errno.ELOOP, errno.EISDIR)
-"""A disk that cannot read what it has; a link or a directory, which no daemon made."""
 
 _PARTS_PER_CHUNK = 256
 _COPY_BYTES = 4 * 1024 * 1024
@@ -114,15 +112,14 @@ def load_image(path: str) -> SealedImage | None:
     no damage. Runs 0.9 ms for each MB, without the GIL.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        with open(descriptor, "rb", buffering=0) as file:
+        with open(open_to_read(path), "rb", buffering=0) as file:
             return _copy(file)
     except FileNotFoundError:
         return None
     except ImageError as exc:
         raise DamageError(f"{path}: {exc}") from exc
     except OSError as exc:
-        if exc.errno not in _DAMAGE:
+        if not is_damage(exc):
             raise
         raise DamageError(f"{path}: {exc.strerror}") from exc
 
@@ -190,7 +187,7 @@ def build_image(files: Files, directory: str, snapshot: Snapshot) -> tuple[Seale
     try:
         memory = Memory()
         files.make_directory(directory)
-        descriptor = files.create_for_image(temporary)
+        descriptor = _create(files, temporary)
         try:
             _write(files, descriptor, memory, layout, snapshot)
             files.sync(descriptor)
@@ -204,7 +201,19 @@ def build_image(files: Files, directory: str, snapshot: Snapshot) -> tuple[Seale
         if memory is not None:
             memory.close()
         _remove_temporary(files, temporary)
-        raise StorageError(f"{directory}: building an image failed: {exc}") from exc
+        what = f"{directory}: building an image failed"
+        if isinstance(exc, OSError):
+            raise storage_error(what, exc) from exc
+        raise StorageError(f"{what}: {exc}") from exc
+
+
+def _create(files: Files, temporary: str) -> int:
+    try:
+        return files.create_for_image(temporary)
+    except FileExistsError:
+        # Left by a build whose file could not be removed: its sync may have failed.
+        files.remove(temporary)
+        return files.create_for_image(temporary)
 
 
 def _remove_temporary(files: Files, temporary: str) -> None:

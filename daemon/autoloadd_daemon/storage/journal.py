@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from autoloadd_daemon.errors import StorageError
+from autoloadd_daemon.errors import DescriptorsError, StorageError, storage_error
 
 from .records import HEADER_BYTES, JournalHeader, parts_bytes
 
@@ -24,21 +24,37 @@ def journal_name(sequence: int) -> str:
 class Journal:
     """Appends frames, and knows how far the file is good and how far it is on stable storage.
 
-    `append` runs on the loop, `sync` in the syncing thread; never two of a kind at once. `end` and
-    `synced` are offsets in bytes. `failed` says why the file takes nothing any more, if so.
+    `append` runs on the loop, `sync` and what closes the file in the syncing thread; never two of a
+    kind at once. `end` and `synced` are offsets in bytes. `failed` says why the file takes nothing
+    any more, if so. One that has ended gives its descriptor back with its last sync.
     """
 
     def __init__(
-        self, files: Files, directory: str, header: JournalHeader, descriptor: int, end: int
+        self,
+        files: Files,
+        directory: str,
+        header: JournalHeader,
+        end: int,
+        *,
+        descriptor: int | None = None,
+        open_journals: set[Journal] | None = None,
     ) -> None:
+        """Without a `descriptor` it is one that an earlier daemon wrote, and has ended.
+
+        It is in `open_journals` as long as it holds a descriptor. Raises OSError.
+        """
         self.header = header
         self.path = f"{directory}/{journal_name(header.sequence)}"
         self.end = end
         self.synced = 0
         self.bulk_bytes = 0
         self.failed: str | None = None
+        self.has_ended = descriptor is None
+        self._is_inherited = descriptor is None
         self._files = files
         self._descriptor = descriptor
+        self._identity = files.identity(self.path)
+        self._open_journals: set[Journal] = set() if open_journals is None else open_journals
         self._bulks: list[CommittedBulk] = []
         self._unsynced_bulks: list[CommittedBulk] = []
         self._directory = directory
@@ -46,6 +62,14 @@ class Journal:
         # One thread adds, the other notes how many are on stable storage: no lock is needed.
         self._named = 1
         self._named_durably = 0
+        if descriptor is not None:
+            self._open_journals.add(self)
+
+    @property
+    def wants_sync(self) -> bool:
+        """Tell whether a sync has anything to do: bytes to bring to the disk, or a last one."""
+        is_over = self.has_ended and self._descriptor is not None
+        return self.failed is None and (self.synced < self.end or is_over)
 
     def append(self, frames: list[bytes | memoryview], bulks: Sequence[CommittedBulk] = ()) -> None:
         """Write frames, and attach the bulks that they name.
@@ -53,13 +77,14 @@ class Journal:
         Raises StorageError; then the file is as it was, or `failed`.
         """
         self._check()
+        assert self._descriptor is not None, "appended to after its end"
         try:
-            if not self._files.links(self._descriptor):
-                raise self._fail(f"{self.path} was removed while the daemon ran")
+            if self._files.identity(self.path) != self._identity:
+                raise self._fail(f"{self.path} was removed or replaced while the daemon ran")
             self._files.append(self._descriptor, frames)
         except OSError as exc:
             self._cut_back()
-            raise StorageError(f"{self.path}: {exc.strerror}") from exc
+            raise storage_error(self.path, exc) from exc
         # Before `end` grows: a sync that takes the frame in must take its bulk in.
         for bulk in bulks:
             self.attach(bulk)
@@ -84,33 +109,64 @@ class Journal:
         sync would say OK and the data would be gone. So this file is never synced again.
         """
         self._check()
+        # Read before `end`: after the end nothing is appended.
+        is_over = self.has_ended
         target, named = self.end, self._named
-        if target == self.synced:
-            return
+        if target != self.synced:
+            if self._is_inherited:
+                self._replace_inherited()
+            self._sync(named)
+            self.synced = target
+        if is_over:
+            self.close()
+
+    def _replace_inherited(self) -> None:
+        try:
+            for bulk in self._bulks:
+                self._files.replace_by_copy(bulk.path, bulk.size)
+            self._files.replace_by_copy(self.path, self.end)
+            self._identity = self._files.identity(self.path)
+        except OSError as exc:
+            # Every attempt writes new files: this may be tried again.
+            raise storage_error(f"{self.path} cannot be copied", exc) from exc
+        self._unsynced_bulks.clear()
+        self._is_inherited = False
+
+    def _sync(self, named: int) -> None:
         try:
             for bulk in list(self._unsynced_bulks):
                 bulk.sync()
                 self._unsynced_bulks.remove(bulk)
-            self._files.sync_data(self._descriptor)
+            if self._descriptor is not None:
+                self._files.sync_data(self._descriptor)
             if self._named_durably < named:
                 self._files.sync_directory(self._directory)
                 self._files.sync_directory(self._directory.rpartition("/")[0])
                 self._named_durably = named
         except OSError as exc:
-            raise self._fail(f"{self.path}: sync failed: {exc.strerror}") from exc
-        self.synced = target
+            error = storage_error(f"{self.path}: sync failed", exc)
+            if not isinstance(error, DescriptorsError):
+                # Only opening can lack a descriptor: no sync failed.
+                self.failed = str(error)
+            raise error from exc
 
     def close(self) -> None:
-        """Close the file; it stays where it is."""
-        self._files.close(self._descriptor)
+        """Close the file, if it is open; it stays where it is."""
+        descriptor, self._descriptor = self._descriptor, None
+        self._open_journals.discard(self)
+        if descriptor is not None:
+            # What was not synced before is covered by an image, refused, or lost anyway.
+            with suppress(OSError):
+                self._files.close(descriptor)
 
     def remove(self) -> None:
         """Remove the file and its bulks: an image on stable storage holds what they held.
 
         Raises OSError. The journal goes first: a bulk without its journal is swept up by recovery,
-        a journal without its bulk would look like damage.
+        a journal without its bulk would look like damage. Another file in its place stays.
         """
-        self._files.remove(self.path)
+        if self._files.identity(self.path) == self._identity:
+            self._files.remove(self.path)
         for bulk in self._bulks:
             self._files.remove(bulk.path)
 
@@ -119,6 +175,8 @@ class Journal:
             raise StorageError(self.failed)
 
     def _cut_back(self) -> None:
+        if self._descriptor is None:
+            return
         try:
             self._files.truncate(self._descriptor, self.end)
         except OSError as exc:
@@ -129,24 +187,30 @@ class Journal:
         return StorageError(reason)
 
 
-def create_journal(files: Files, directory: str, header: JournalHeader) -> Journal:
+def create_journal(
+    files: Files,
+    directory: str,
+    header: JournalHeader,
+    open_journals: set[Journal] | None = None,
+) -> Journal:
     """Create a journal's file with its header. Raises StorageError; then there is no file."""
     path = f"{directory}/{journal_name(header.sequence)}"
     try:
         descriptor = files.create(path)
         try:
             files.append(descriptor, [header.pack()])
+            return Journal(
+                files,
+                directory,
+                header,
+                HEADER_BYTES,
+                descriptor=descriptor,
+                open_journals=open_journals,
+            )
         except OSError:
             files.close(descriptor)
             with suppress(OSError):
                 files.remove(path)
             raise
     except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror}") from exc
-    return Journal(files, directory, header, descriptor, HEADER_BYTES)
-
-
-def reopen_journal(files: Files, directory: str, header: JournalHeader, end: int) -> Journal:
-    """Return a journal that an earlier daemon wrote, to sync and remove it. Raises OSError."""
-    descriptor = files.reopen(f"{directory}/{journal_name(header.sequence)}")
-    return Journal(files, directory, header, descriptor, end)
+        raise storage_error(path, exc) from exc

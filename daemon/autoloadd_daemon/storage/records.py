@@ -10,6 +10,7 @@ another place than it was written to is found.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,6 +45,11 @@ _CHECKSUM = Struct("<I")
 _CHECKSUM_AT = HEADER_BYTES - _CHECKSUM.size
 _NOT_A_FRAME = (ValueError, IndexError, TypeError)
 """What msgpack and slicing raise on bytes that passed a checksum by accident."""
+
+
+def new_epoch() -> int:
+    """Return a random epoch; never 0, which says that there is no shard yet."""
+    return int.from_bytes(os.urandom(8), "big") | 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from autoloadd_daemon.errors import DamageError
 
 from .bulks import CommittedBulk, bulk_name, read_bulk
+from .files import COPY_SUFFIX
 from .images import IMAGE_NAME, TEMPORARY_NAME, Snapshot, build_image, load_image
-from .journal import reopen_journal
-from .records import CLEAR, DELETE, HEADER_BYTES
+from .journal import Journal
+from .records import CLEAR, DELETE, HEADER_BYTES, new_epoch
 from .scanning import scan_journals
-from .set_aside import SetAside, name_to_set_aside, set_aside_file
+from .set_aside import SetAside, clear_away, set_aside_copy, set_aside_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 
     from .files import Files
     from .images import SealedImage
-    from .journal import Journal
-    from .records import Frame
+    from .records import BulkFile, Frame
     from .scanning import JournalScan, JournalScans
 
-_LEFT_OVER = re.compile(r"staged\.\d+|bulk\.\d+")
+_BULK = re.compile(r"bulk\.\d+")
+_LEFT_OVER = re.compile(rf"staged\.\d+|(journal|bulk)\.\d+{re.escape(COPY_SUFFIX)}")
+_OUTDATED = "a journal behind it is missing: what it holds may be outdated"
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class Recovered:
     last_bulk: int = 0
     torn_bytes: int = 0
     set_aside: list[SetAside] = field(default_factory=list)
+    missing: str | None = None
 
     def change(self, changes: Mapping[bytes, Record | None]) -> None:
         """Apply puts, and deletes as None."""
@@ -106,20 +109,22 @@ def recover_shard(files: Files, directory: str) -> Recovered | list[SetAside]:
 
     Raises OSError when the directory cannot be read, StorageError when damage cannot be put right.
     """
-    files.remove(f"{directory}/{TEMPORARY_NAME}")
+    cleared = clear_away(files, f"{directory}/{TEMPORARY_NAME}")
     reading = read_shard(files, directory)
-    damaged, image_problem = reading.damaged, reading.image_problem
     if reading.journals.not_begun is not None:
         files.remove(reading.journals.not_begun)
-    if reading.shard is None:
-        _sweep(files, directory, [])
-        bad_image = [] if image_problem is None else [(f"{directory}/{IMAGE_NAME}", image_problem)]
-        return [set_aside_file(files, path, reason) for path, reason in damaged + bad_image]
-    shard = reading.shard
-    shard.journals = [_reopen(files, directory, scan) for scan in reading.kept]
-    shard.last_bulk = _sweep(files, directory, reading.journals.scans)
-    if damaged or image_problem is not None:
-        _save_and_set_aside(files, directory, shard, damaged, image_problem)
+    shard, image_problem = reading.shard, reading.image_problem
+    if shard is None:
+        if image_problem is not None:
+            reading.damaged.append((f"{directory}/{IMAGE_NAME}", image_problem))
+        cleared += _sweep(files, directory, reading)
+        return cleared + _set_aside_damaged(files, directory, reading)
+    shard.journals = [_inherit(files, directory, scan) for scan in reading.kept]
+    numbers = [bulk.number for bulk in _named_bulks(reading.journals.scans)]
+    shard.last_bulk = max(numbers, default=0)
+    shard.set_aside = cleared + _sweep(files, directory, reading)
+    if reading.damaged or image_problem is not None or shard.missing is not None:
+        _save_and_set_aside(files, directory, shard, reading)
     return shard
 
 
@@ -162,6 +167,9 @@ def _replay(files: Files, directory: str, shard: Recovered, reading: Reading) ->
             # What is missing may have replaced or deleted anything: serve nothing from before it.
             shard.hide_everything(scan.header.base_generation)
             shard.generation = scan.header.base_generation
+            shard.missing = f"a journal before {scan.path}"
+            if shard.image is not None:
+                reading.image_problem = _OUTDATED
         before = scan
         _apply(files, directory, shard, scan)
         shard.previous_end = scan.good_end
@@ -178,9 +186,9 @@ def _replay(files: Files, directory: str, shard: Recovered, reading: Reading) ->
         reading.kept.append(scan)
 
 
-def _reopen(files: Files, directory: str, scan: JournalScan) -> Journal:
+def _inherit(files: Files, directory: str, scan: JournalScan) -> Journal:
     """Return the journal with the bulks that its frames name: they go with it."""
-    journal = reopen_journal(files, directory, scan.header, scan.good_end)
+    journal = Journal(files, directory, scan.header, scan.good_end)
     present = files.names(directory)
     for frame in scan.frames:
         # One that is damaged or gone cannot be synced, and nothing is served from it.
@@ -228,40 +236,50 @@ def _apply_frame(files: Files, directory: str, shard: Recovered, frame: Frame) -
         shard.change(records)
 
 
-def _sweep(files: Files, directory: str, scans: list[JournalScan]) -> int:
-    """Remove staged files that no journal names; return the greatest number that one has.
+def _named_bulks(scans: list[JournalScan]) -> list[BulkFile]:
+    return [frame.bulk for scan in scans for frame in scan.frames if frame.bulk is not None]
 
-    Their bulks were never committed.
+
+def _sweep(files: Files, directory: str, reading: Reading) -> list[SetAside]:
+    """Remove what was not committed; return what could only be set aside.
+
+    A bulk that no journal names was not, unless the journal that names it is damaged: it stays.
     """
-    bulks = [frame.bulk for scan in scans for frame in scan.frames if frame.bulk is not None]
-    named = {bulk_name(bulk.number) for bulk in bulks}
+    named = {bulk_name(bulk.number) for bulk in _named_bulks(reading.journals.scans)}
+    found: list[SetAside] = []
     for name in files.names(directory):
-        if _LEFT_OVER.fullmatch(name) and name not in named:
-            files.remove(f"{directory}/{name}")
-    return max((bulk.number for bulk in bulks), default=0)
+        is_spare = _BULK.fullmatch(name) and name not in named and not reading.damaged
+        if is_spare or _LEFT_OVER.fullmatch(name):
+            found += clear_away(files, f"{directory}/{name}")
+    return found
 
 
-def _save_and_set_aside(
-    files: Files,
-    directory: str,
-    shard: Recovered,
-    damaged: list[tuple[str, str]],
-    image_problem: str | None,
-) -> None:
-    """Make an image of what is good before the damaged files leave: no crash loses it."""
-    if image_problem is not None:
+def _save_and_set_aside(files: Files, directory: str, shard: Recovered, reading: Reading) -> None:
+    """Make an image of what is good before the damaged files leave: no crash loses it.
+
+    It begins a new epoch: generations that were lost will be used again.
+    """
+    if reading.image_problem is not None:
         # A second name, since the new image takes the first one.
         path = f"{directory}/{IMAGE_NAME}"
-        target = name_to_set_aside(path)
-        files.link(path, target)
-        shard.set_aside.append(SetAside(target, image_problem))
+        shard.set_aside.append(set_aside_copy(files, path, reading.image_problem))
+    shard.epoch = new_epoch()
     shard.image, _ = build_image(files, directory, shard.snapshot())
     shard.changes = {}
     shard.floor = 0
     for journal in shard.journals:
-        journal.close()
         journal.remove()
     shard.journals = []
+    shard.set_aside += _set_aside_damaged(files, directory, reading)
+
+
+def _set_aside_damaged(files: Files, directory: str, reading: Reading) -> list[SetAside]:
+    """Set damaged files aside, and bulks that nothing names any more with them."""
+    damaged = reading.damaged
+    if not damaged:
+        return []
+    reason = "belongs to a journal that was set aside"
+    bulks = [name for name in files.names(directory) if _BULK.fullmatch(name)]
+    aside = [set_aside_file(files, f"{directory}/{name}", reason) for name in bulks]
     # The last one first: after a crash in between, none would follow a gap and hide the image.
-    for path, reason in sorted(damaged, reverse=True):
-        shard.set_aside.append(set_aside_file(files, path, reason))
+    return aside + [set_aside_file(files, *found) for found in sorted(damaged, reverse=True)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autoloadd_daemon.errors import DamageError
 
+from .files import is_damage
 from .journal import journal_name
 from .records import (
     HEADER_BYTES,
@@ -58,7 +59,13 @@ def scan_journals(files: Files, directory: str) -> JournalScans:
     found = JournalScans()
     for name in names:
         path = f"{directory}/{name}"
-        data = files.read(path)
+        try:
+            data = files.read(path)
+        except OSError as exc:
+            if not is_damage(exc):
+                raise
+            found.damaged.append((path, f"{exc.strerror}"))
+            continue
         if len(data) < HEADER_BYTES and name == names[-1]:
             found.not_begun = path
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autoloadd_daemon.errors import StorageError
+from autoloadd_daemon.errors import StorageError, storage_error
 
 from .bulks import BulkNumbers, CommittedBulk, StagedBulk
 from .journal import Journal, create_journal
@@ -33,9 +33,11 @@ class ShardFiles:
         producer: Producer,
         epoch: int,
         numbers: BulkNumbers | None = None,
+        open_journals: set[Journal] | None = None,
     ) -> None:
-        """`numbers` is shared by all shards that may ever have this directory."""
+        """Both are shared by all shards: numbers of bulks, and journals that hold a descriptor."""
         self._numbers = BulkNumbers() if numbers is None else numbers
+        self._open_journals: set[Journal] = set() if open_journals is None else open_journals
         self.directory = directory
         self.files = files
         self._producer = producer
@@ -72,6 +74,21 @@ class ShardFiles:
         return any(
             journal.synced < journal.end and journal.failed is None for journal in self._journals
         )
+
+    @property
+    def wants_sync(self) -> bool:
+        """Tell whether a sync has anything to do, be it to give descriptors back."""
+        return any(journal.wants_sync for journal in self._journals)
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether a journal is being written."""
+        return self._active is not None
+
+    @property
+    def journal_count(self) -> int:
+        """How many journals no image covers yet."""
+        return len(self._journals)
 
     @property
     def failure(self) -> str | None:
@@ -128,12 +145,18 @@ class ShardFiles:
         """End the active journal; return those that an image of this moment will cover."""
         if self._active is not None:
             self._previous_end = self._active.end
+            self._active.has_ended = True
             self._active = None
         return list(self._journals)
 
     def forget(self, covered: list[Journal]) -> None:
         """Take out journals whose image is on stable storage; the caller removes their files."""
         self._journals = [journal for journal in self._journals if journal not in covered]
+
+    def fail(self, reason: str) -> None:
+        """Take nothing any more until an image was built."""
+        for journal in self._journals:
+            journal.failed = journal.failed or reason
 
     def close(self) -> None:
         """Close all files."""
@@ -146,7 +169,7 @@ class ShardFiles:
         try:
             self.files.make_directory(self.directory)
         except OSError as exc:
-            raise StorageError(f"{self.directory}: {exc.strerror}") from exc
+            raise storage_error(self.directory, exc) from exc
         header = JournalHeader(
             self._producer,
             self._epoch,
@@ -155,7 +178,7 @@ class ShardFiles:
             self._previous_end,
             built_at_ns,
         )
-        journal = create_journal(self.files, self.directory, header)
+        journal = create_journal(self.files, self.directory, header, self._open_journals)
         self._next_sequence += 1
         self._journals.append(journal)
         return journal

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from autoloadd_daemon.storage.files import Files
+from autoloadd_daemon.storage.files import Files, is_damage
+
+from ..harness import RecordingFiles
 
 FILES = Files()
 
@@ -25,7 +28,7 @@ def test_a_new_file_is_ours_alone_and_written_at_its_end(path: str) -> None:
     FILES.append(descriptor, [b" three"])
     FILES.sync_data(descriptor)
     FILES.sync(descriptor)
-    assert FILES.links(descriptor) == 1
+    assert FILES.identity(path) == (os.fstat(descriptor).st_dev, os.fstat(descriptor).st_ino)
     FILES.close(descriptor)
     assert FILES.read(path) == b"one two three"
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
@@ -69,13 +72,14 @@ def test_short_writes_are_gone_on_with(path: str, monkeypatch: pytest.MonkeyPatc
     assert FILES.read(path) == b"abABCDEhijklm"
 
 
-def test_an_image_file_replaces_a_left_over_one(path: str) -> None:
-    Path(path).write_bytes(b"left over, and longer")
+def test_an_image_file_is_a_new_one_and_its_head_comes_last(path: str) -> None:
     descriptor = FILES.create_for_image(path)
     FILES.append(descriptor, [b"....body"])
     FILES.overwrite(descriptor, b"head", 0)
     FILES.close(descriptor)
     assert FILES.read(path) == b"headbody"
+    with pytest.raises(FileExistsError):
+        FILES.create_for_image(path)
 
 
 def test_a_file_is_cut_and_appended_to_again(path: str) -> None:
@@ -87,20 +91,70 @@ def test_a_file_is_cut_and_appended_to_again(path: str) -> None:
     assert FILES.read(path) == b"good new"
 
 
-def test_a_removed_file_has_no_links(path: str) -> None:
+def test_a_removed_or_replaced_file_is_told_from_another(path: str) -> None:
     descriptor = FILES.create(path)
+    identity = FILES.identity(path)
+    FILES.close(FILES.create(f"{path}.other"))
+    FILES.rename(f"{path}.other", path)
+    assert FILES.identity(path) not in (identity, None)
     FILES.remove(path)
-    assert FILES.links(descriptor) == 0
+    assert FILES.identity(path) is None
+    assert FILES.identity(f"{path}/in a folder that is gone") is None
     FILES.close(descriptor)
     FILES.remove(path)
+
+
+def test_only_regular_files_are_read_and_nothing_is_waited_for(tmp_path: Path, path: str) -> None:
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="not a regular file") as pipe:
+        FILES.read(path)
+    with pytest.raises(OSError, match="not a regular file") as directory:
+        FILES.read(str(tmp_path))
+    assert is_damage(pipe.value)
+    assert is_damage(directory.value)
+    assert not is_damage(OSError(errno.EMFILE, "too many"))
+
+
+def test_a_copy_takes_the_place_of_a_file(tmp_path: Path, path: str) -> None:
+    Path(path).write_bytes(b"good torn")
+    Path(f"{path}.tmp").write_bytes(b"left over")
+    before = FILES.identity(path)
+    FILES.replace_by_copy(path, 4)
+    assert FILES.read(path) == b"good"
+    assert FILES.identity(path) != before
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("operation", ["append", "sync", "rename"])
+def test_a_copy_that_fails_leaves_the_file(operation: str, tmp_path: Path, path: str) -> None:
+    Path(path).write_bytes(b"good torn")
+    files = RecordingFiles()
+    files.fail_next = operation
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Input/output error"):
+        files.replace_by_copy(path, 4)
+    assert Path(path).read_bytes() == b"good torn"
+    assert os.listdir(tmp_path) == ["file"]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_directory_goes_with_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "shard" / "odd").mkdir(parents=True)
+    (tmp_path / "shard" / "odd" / "file").write_bytes(b"")
+    (tmp_path / "shard" / "link").symlink_to(tmp_path)
+    FILES.remove_tree(str(tmp_path / "shard"))
+    FILES.remove_tree(str(tmp_path / "none"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_symbolic_links_are_not_followed(tmp_path: Path, path: str) -> None:
     (tmp_path / "target").write_bytes(b"not ours")
     os.symlink("target", path)
-    for use in (FILES.reopen, FILES.create_for_image, FILES.read):
+    for use in (FILES.reopen, FILES.read):
         with pytest.raises(OSError, match="Too many levels of symbolic links"):
             use(path)
+    with pytest.raises(FileExistsError):
+        FILES.create_for_image(path)
     assert (tmp_path / "target").read_bytes() == b"not ours"
 
 

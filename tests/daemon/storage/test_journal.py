@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
+from dataclasses import replace as replace_header
 from typing import TYPE_CHECKING
 
 import pytest
 
-from autoloadd_daemon.errors import StorageError
+from autoloadd_daemon.errors import DescriptorsError, StorageError
+from autoloadd_daemon.storage.bulks import CommittedBulk
 from autoloadd_daemon.storage.journal import (
     Journal,
     create_journal,
@@ -18,6 +21,7 @@ from autoloadd_daemon.storage.records import HEADER_BYTES, JournalHeader, encode
 from ..harness import EPOCH, PRODUCER, RecordingFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 HEADER = JournalHeader(PRODUCER, EPOCH, 1, 0, 0, 5)
@@ -139,11 +143,103 @@ def test_refused_frames_are_cut_back(cache_dir: Path) -> None:
     journal.close()
 
 
-def test_a_removed_file_takes_nothing(cache_dir: Path) -> None:
-    journal = create(cache_dir, RecordingFiles())
-    (cache_dir / NAME).unlink()
-    with pytest.raises(StorageError, match="was removed while the daemon ran"):
+def unlink(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+
+
+def move_directory(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def replace_directory(path: Path) -> None:
+    move_directory(path)
+    path.parent.mkdir()
+    path.write_bytes(b"another's")
+
+
+@pytest.mark.parametrize("change", [unlink, replace, move_directory, replace_directory])
+def test_a_file_that_is_not_there_any_more_takes_nothing(
+    change: Callable[[Path], None], cache_dir: Path
+) -> None:
+    directory = cache_dir / "shard"
+    directory.mkdir()
+    journal = create(directory, RecordingFiles())
+    journal.append([FRAME])
+    change(directory / NAME)
+    left = {path: path.read_bytes() for path in cache_dir.rglob(NAME)}
+    with pytest.raises(StorageError, match="was removed or replaced while the daemon ran"):
         journal.append([FRAME])
     assert journal.failed is not None
     journal.remove()
+    assert {path: path.read_bytes() for path in cache_dir.rglob(NAME)} == left, "not ours"
+    journal.close()
+    journal.close()
+
+
+def test_the_last_sync_of_a_journal_gives_its_descriptor_back(cache_dir: Path) -> None:
+    open_journals: set[Journal] = set()
+    before = len(os.listdir("/proc/self/fd"))
+    journal = create_journal(RecordingFiles(), str(cache_dir), HEADER, open_journals)
+    journal.append([FRAME])
+    journal.sync()
+    assert open_journals == {journal}
+    assert not journal.wants_sync
+    journal.has_ended = True
+    assert journal.wants_sync
+    journal.sync()
+    assert open_journals == set()
+    assert not journal.wants_sync
+    assert len(os.listdir("/proc/self/fd")) == before
+    journal.remove()
+    assert list(cache_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("operation", ["sync", "append", "rename"])
+def test_what_an_earlier_daemon_wrote_is_copied_and_never_synced(
+    operation: str, cache_dir: Path
+) -> None:
+    create(cache_dir, RecordingFiles()).close()
+    with (cache_dir / NAME).open("ab") as file:
+        file.write(FRAME + b"torn")
+    files = RecordingFiles()
+    journal = Journal(files, str(cache_dir), HEADER, HEADER_BYTES + len(FRAME))
+    files.fail_next = operation
+    with pytest.raises(StorageError, match="Input/output error"):
+        journal.sync()
+    assert journal.failed is None, "the copy failed, not the journal"
+    assert journal.wants_sync
+    assert (cache_dir / NAME).read_bytes() == HEADER.pack() + FRAME + b"torn"
+    journal.sync()
+    assert not journal.wants_sync
+    assert (cache_dir / NAME).read_bytes() == HEADER.pack() + FRAME
+    assert f"sync {NAME}" not in files.operations()
+    assert files.operations()[-2:] == [
+        f"sync_directory {cache_dir.name}",
+        f"sync_directory {cache_dir.parent.name}",
+    ]
+    journal.remove()
+    assert list(cache_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("operation", ["sync_directory", "reopen"])
+def test_a_lack_of_descriptors_is_no_failure(operation: str, cache_dir: Path) -> None:
+    files = RecordingFiles(error=errno.EMFILE)
+    journal = create(cache_dir, files)
+    (cache_dir / "bulk.00000001").write_bytes(b"bulk")
+    journal.append([FRAME], [CommittedBulk(files, str(cache_dir / "bulk.00000001"), 4)])
+    files.fail_next = operation
+    with pytest.raises(DescriptorsError, match="Too many open files"):
+        journal.sync()
+    assert journal.failed is None
+    journal.sync()
+    assert journal.synced == journal.end
+    files.fail_next = "create"
+    with pytest.raises(DescriptorsError):
+        create_journal(files, str(cache_dir), replace_header(HEADER, sequence=2))
     journal.close()

@@ -1,0 +1,1 @@
+"""autoloadd against its peers, in one run, as ratios. `scripts/bench` installs what it needs."""

@@ -1,0 +1,1 @@
+"""The goals, by what has to be run for them. Each module names its goals and measures a round."""

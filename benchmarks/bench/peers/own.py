@@ -1,0 +1,63 @@
+"""autoloadd, through the public `Cache`."""
+
+from __future__ import annotations
+
+from functools import partial
+from inspect import signature
+from typing import Any
+
+from autoloadd_client import Cache
+from autoloadd_client.errors import CacheError
+from bench.workload import MTIME_NS, PRODUCER
+
+from .client import Client, Peer
+
+KEY = "autoloadd"
+OVER_SOCKET = "autoloadd over its socket"
+TIMEOUT_SECONDS = 20.0
+"""A machine that stalls is a wide spread, not a failed peer."""
+
+
+# A cache that may read shared memory can be told not to; one that cannot has no such option.
+_NOT_SHARED: dict[str, Any] = {"shared": False} if "shared" in signature(Cache).parameters else {}
+
+
+def open_cache(socket_path: str, *, over_socket: bool = False) -> Cache:
+    """Return a cache of the benchmark's producer, not connected yet."""
+    return Cache(
+        PRODUCER,
+        socket_path=socket_path,
+        binary_mtime_ns=MTIME_NS,
+        timeout=TIMEOUT_SECONDS,
+        bulk_timeout=600.0,
+        **(_NOT_SHARED if over_socket else {}),
+    )
+
+
+def open_own(socket_path: str, sync: str = "write", *, over_socket: bool = False) -> Client:
+    """Return a client as a program has it."""
+    cache = open_cache(socket_path, over_socket=over_socket)
+    return Client(
+        get=cache.get,
+        get_many=cache.get_many,
+        put=partial(cache.put, sync=sync),
+        close=cache.close,
+    )
+
+
+def own(socket_path: str, sync: str = "write") -> Peer:
+    """Return autoloadd as a peer."""
+    return Peer(KEY, partial(open_own, socket_path, sync), (CacheError, OSError))
+
+
+def own_over_socket(socket_path: str) -> Peer:
+    """Return autoloadd as a peer whose every get is a round trip."""
+    opener = partial(open_own, socket_path, over_socket=True)
+    return Peer(OVER_SOCKET, opener, (CacheError, OSError))
+
+
+def count_gets(socket_path: str) -> int:
+    """Return how many gets the daemon has answered itself."""
+    with open_cache(socket_path) as cache:
+        stats = cache.stats()
+    return int(stats["hits"]) + int(stats["misses"])
