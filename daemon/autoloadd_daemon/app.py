@@ -34,7 +34,7 @@ from .serving_tasks import TaskServer
 from .signals import SIGNALS, keep_signals
 from .storage.files import Files
 from .storage.syncing import SyncThread
-from .writer import Drop, Writer
+from .writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -113,7 +113,7 @@ class App:
         self._server = self._make_server()
         self._writer.on_progress = self._server.settle
         self._builder.on_built = self._writer.resume
-        self._builder.drop_shard = lambda shard_id, done: self._writer.submit(Drop(shard_id, done))
+        self._builder.drop_shard = self._writer.evict
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 self._builder.nursery = nursery
