@@ -36,7 +36,7 @@ from .sharing import Sharing
 from .signals import SIGNALS, keep_signals
 from .storage.files import Files
 from .storage.syncing import SyncThread
-from .writer import Drop, Writer
+from .writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -118,7 +118,7 @@ class App:
         self._writer.not_before_ns = self._sharing.trusted_until_ns
         self._catalog.on_forget = self._sharing.drop
         self._builder.on_built = self._writer.resume
-        self._builder.drop_shard = lambda shard_id, done: self._writer.submit(Drop(shard_id, done))
+        self._builder.drop_shard = self._writer.evict
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 self._builder.nursery = nursery

@@ -43,6 +43,9 @@ _HARD = 9 / 8
 """From this part of the bound on writes wait for the build under way; without one that works they
 are refused."""
 
+_MEASURES = 64
+"""How often all shards are added up while as much is written as the bound."""
+
 _MOST_JOURNALS = 16
 """Of one shard: each is a file, however short."""
 
@@ -69,33 +72,49 @@ class Builder:
         self._no_drop_before_ns = 0
         self._is_closing = False
         self._next_ns = 0
+        self._written = catalog.max_bytes
+        self._lasting = self._stored = self._on_disk = 0
         self._limiter = trio.CapacityLimiter(1)
         self._ended = trio.Event()
 
     @property
     def must_be_waited_for(self) -> bool:
-        """Tell whether writes should wait for the build under way: it has to make room first."""
-        return self._building is not None and self._is_at_hard_bound()
+        """Tell whether writes should wait for the build or drop under way: it makes room.
+
+        At the hard bound one is begun, if there is none. Only between batches.
+        """
+        if not self._is_at_hard_bound():
+            return False
+        self.consider()
+        return self._building is not None or self._dropping is not None
 
     def check_room(self) -> None:
         """Raise StorageError where a write would pass the hard bound and no image can be built."""
         if self._failure is not None and self._is_at_hard_bound():
-            raise type(self._failure)(
-                f"the cache is full, and no room can be made: {self._failure}"
-            )
+            reason = f"the cache is full, and no room can be made: {self._failure}"
+            raise type(self._failure)(reason)
 
     def _is_at_hard_bound(self) -> bool:
+        self._measure()
+        return max(self._stored, self._on_disk) > self._catalog.max_bytes * _HARD
+
+    def _measure(self) -> None:
+        """Add up all shards, unless little was written since: with hundreds it takes a while."""
         catalog = self._catalog
-        taken = max(catalog.stored_bytes - catalog.staged_bytes, catalog.disk_bytes)
-        return taken > catalog.max_bytes * _HARD
+        if self._written * _MEASURES >= catalog.max_bytes:
+            self._written = 0
+            self._lasting = catalog.lasting_bytes
+            self._stored = catalog.stored_bytes - catalog.staged_bytes
+            self._on_disk = catalog.disk_bytes
 
     def is_building(self, shard_id: str) -> bool:
         """Tell whether a shard's image is being built now."""
         return self._building is not None and self._building.id == shard_id
 
-    def look_at(self, shard: Shard) -> None:
-        """Note that a shard has changed."""
+    def look_at(self, shard: Shard, written: int = 0) -> None:
+        """Note that a shard has changed, and how many bytes it may take more."""
         self._candidates[shard] = None
+        self._written += written
 
     def want_image(self, shard: Shard) -> None:
         """Have an image built of a shard that has none: a client would map it."""
@@ -114,11 +133,12 @@ class Builder:
         self._candidates = {}
         if not changed:
             return
+        self._measure()
         failed = next((shard for shard in changed if shard in self._failed), None)
         if failed is not None:
             del self._failed[failed]
             self._start(failed, None)
-        elif self._catalog.lasting_bytes > self._catalog.max_bytes:
+        elif self._lasting > self._catalog.max_bytes:
             self._make_room()
         else:
             self._start_what_is_due(changed)
@@ -128,7 +148,7 @@ class Builder:
 
     def _start_what_is_due(self, changed: list[Shard]) -> None:
         due = next((shard for shard in changed if self._is_due(shard)), None)
-        if due is None and self._catalog.disk_bytes > self._catalog.max_bytes:
+        if due is None and self._on_disk > self._catalog.max_bytes:
             # Journals of changes that were changed again: the longest one has most to give.
             due = max(
                 (shard for shard, _ in self._catalog),
@@ -212,6 +232,7 @@ class Builder:
             self._install(shard, image, evicted)
             self._sync_thread.submit(partial(_remove_journals, covered), self._note_removal)
         self._building = None
+        self._written = self._catalog.max_bytes
         self._next_ns = time.monotonic_ns() + _PAUSE_NS
         self._ended.set()
         self.on_built()
@@ -239,6 +260,7 @@ class Builder:
 
     def _note_drop(self, outcome: object) -> None:
         self._dropping = None
+        self._written = self._catalog.max_bytes
         if not isinstance(outcome, RequestError):
             self._metrics.count("evicted_shards")
         else:

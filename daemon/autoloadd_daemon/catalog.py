@@ -44,7 +44,7 @@ PROBE = ".probe"
 _SET_ASIDE_FRACTION = 10
 _PROBE_BYTES = 65_536
 _SHARD_ID = re.compile(r"[\w.+-]+-[0-9a-f]{16}", re.ASCII)
-_SHARD_BYTES = 16_384
+SHARD_BYTES = 16_384
 """What a shard takes beside its entries: a directory and a file on disk, its part of the heap."""
 
 
@@ -242,7 +242,7 @@ class Catalog:
     def stored_bytes(self) -> int:
         """Bytes that all shards and staged bulks take in memory."""
         shards = sum(shard.stored_bytes for shard, _ in self._shards.values())
-        return self.staged_bytes + shards + len(self._shards) * _SHARD_BYTES
+        return self.staged_bytes + shards + len(self._shards) * SHARD_BYTES
 
     @property
     def lasting_bytes(self) -> int:
@@ -251,14 +251,14 @@ class Catalog:
         A staged bulk has no part: one that is given up must not have cost others their entries.
         """
         shards = sum(shard.lasting_bytes for shard, _ in self._shards.values())
-        return self.set_aside_bytes + shards + len(self._shards) * _SHARD_BYTES
+        return self.set_aside_bytes + shards + len(self._shards) * SHARD_BYTES
 
     @property
     def disk_bytes(self) -> int:
         """Bytes of images, journals with their bulks, and files that were set aside."""
         journals = sum(files.journal_bytes for _, files in self._shards.values())
         images = sum(shard.image_bytes for shard, _ in self._shards.values())
-        return self.set_aside_bytes + journals + images + len(self._shards) * _SHARD_BYTES
+        return self.set_aside_bytes + journals + images + len(self._shards) * SHARD_BYTES
 
     @property
     def failure(self) -> str | None:

@@ -30,6 +30,8 @@ _logger = logging.getLogger(__name__)
 BACKLOG = 4096
 """A full backlog blocks a zsh client without a time limit; the kernel caps this at somaxconn."""
 
+_ATTEMPTS = 100
+
 
 class DirectoryLock:
     """A private directory that this process alone uses, until `release` or its end."""
@@ -48,6 +50,19 @@ class DirectoryLock:
 
         Raises AlreadyServedError if another daemon has it, StartError if it cannot be used.
         """
+        for _ in range(_ATTEMPTS):
+            lock = cls._try_to_take(files, path)
+            if lock is not None:
+                return lock
+        raise StartError(f"{path} cannot be used: {os.strerror(errno.ENOENT)}")
+
+    @classmethod
+    def _try_to_take(cls, files: Files, path: str) -> Self | None:
+        """Return the lock; None where the directory was taken away before it was locked.
+
+        One that made it and lost elsewhere does that. A lock on it then would be no lock: the next
+        daemon makes another directory there.
+        """
         is_new = not os.path.lexists(path)
         try:
             files.make_directories(path)
@@ -55,16 +70,22 @@ class DirectoryLock:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(path, flags)
             locked = os.fstat(descriptor)
+        except FileNotFoundError:
+            return None
         except OSError as exc:
             raise StartError(f"{path} cannot be used: {exc.strerror}") from exc
         except RendezvousError as exc:
             raise StartError(str(exc)) from exc
+        lock = cls(path, descriptor, (locked.st_dev, locked.st_ino), is_new=is_new)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            os.close(descriptor)
+            lock.release()
             raise AlreadyServedError(f"another autoloadd uses {path}") from exc
-        return cls(path, descriptor, (locked.st_dev, locked.st_ino), is_new=is_new)
+        if lock.is_in_place():
+            return lock
+        lock.release()
+        return None
 
     def is_in_place(self) -> bool:
         """Tell whether the path still leads to the directory that is locked."""
@@ -78,11 +99,12 @@ class DirectoryLock:
 
     def undo(self) -> None:
         """Leave things as they were before `take`: the daemon cannot serve here."""
-        self.release()
         if self._is_new:
-            # One that is not empty by now is somebody else's too.
+            # While it is locked: nobody else begins in a directory that goes away. One that is not
+            # empty by now is somebody else's too.
             with suppress(OSError):
                 os.rmdir(self.path)
+        self.release()
 
     def release(self) -> None:
         """Let another daemon have the directory."""

@@ -274,6 +274,8 @@ class Session:
         elif error.is_notification:
             self._count_refusal(error)
         else:
+            if error.is_hello:
+                self.producer = self.shard_id = None
             self._send(
                 messages.encode_error(error.request_id, error.code, error.message, error.detail)
             )

@@ -12,6 +12,8 @@ from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from autoloadd_protocol.image import MAX_INDEX_BYTES
+
 from .storage.images import Snapshot
 
 if TYPE_CHECKING:
@@ -91,8 +93,12 @@ class Shard:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes that the shard takes in memory: the image (also a hidden one) and the changes."""
-        return self.image_bytes + self._change_bytes + self._building_bytes
+        """Bytes that the shard takes: the image (also a hidden one) and the changes.
+
+        Those with their places in the index of the next image, which is about what Python takes.
+        """
+        index_bytes = (len(self._changes) + len(self._building)) * MAX_INDEX_BYTES
+        return self.image_bytes + self._change_bytes + self._building_bytes + index_bytes
 
     @property
     def lasting_bytes(self) -> int:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_DOWN, RequestError
 
+from .catalog import SHARD_BYTES
 from .descriptors import journals_allowed
 from .errors import DescriptorsError, StorageError
 from .writes import Flush
@@ -71,6 +72,12 @@ class _Group:
     end_before: int = 0
 
     @property
+    def appended_bytes(self) -> int:
+        """What its files take more, a new journal with all that a shard takes."""
+        new = 0 if self.end_before else SHARD_BYTES
+        return new + self.files.end - self.end_before
+
+    @property
     def wants_sync(self) -> bool:
         return any(write.sync == "fsync" for write, _ in self.writes)
 
@@ -113,6 +120,10 @@ class Writer:
             self._waiting.append(write)
             self._waiting_bytes += write.stored_bytes
 
+    def evict(self, shard_id: str, done: Callable[[object | RequestError], None]) -> None:
+        """Drop a shard to make room: before everything that waits, which may wait for the room."""
+        self._waiting.appendleft(Drop(shard_id, done))
+
     def close(self) -> None:
         """Refuse writes that come from now on; those that are waiting are carried out."""
         self._closed = True
@@ -121,13 +132,14 @@ class Writer:
         """Carry out what is waiting, as far as it goes without waiting for the disk."""
         self._carry_out()
         if not self._busy:
+            self._close_spare_journals()
             self._builder.consider()
             # To make room it may have asked for a shard to be dropped.
             self._carry_out()
 
     @property
     def _must_wait(self) -> bool:
-        if self._busy or self._builder.must_be_waited_for:
+        if self._builder.must_be_waited_for:
             return True
         if self.not_before_ns and time.monotonic_ns() < self.not_before_ns:
             return True
@@ -135,13 +147,17 @@ class Writer:
         return is_short and self._closing_journals > 0
 
     def _carry_out(self) -> None:
-        while self._waiting and not self._must_wait:
+        while self._waiting and not self._busy:
             first = self._waiting[0]
             if isinstance(first, Drop):
                 if self._builder.is_building(first.shard_id):
                     return
                 self._waiting.popleft()
                 self._drop(first)
+            elif self._must_wait:
+                # To make room it may have asked for a shard to be dropped, which goes first.
+                if self._waiting[0] is first:
+                    return
             else:
                 self._begin(self._next_batch())
                 if not self._busy:
@@ -260,22 +276,28 @@ class Writer:
             if files.has_unsynced or files.failure is not None
         ] or [(group.shard, group.files) for group in groups if group.wants_sync]
 
+        ends = {group.shard: group.end_before for group in groups}
+
         def sync_all() -> None:
             for shard, files in wanted:
                 try:
                     files.sync()
                 except StorageError as exc:
                     failures[shard] = exc
+                    if shard in ends:
+                        # Here: a background sync that waits behind this must not take it in.
+                        files.cut_back(ends[shard])
 
         def synced(error: StorageError | None) -> None:
             self._busy = False
             self._metrics.count("syncs")
             if error is not None:
                 # It ended the job: nobody knows what of the rest was synced.
-                failures.update({shard: error for shard, _ in wanted if shard not in failures})
+                for shard, files in wanted:
+                    files.fail(str(error))
+                    failures.setdefault(shard, error)
             for group in groups:
                 if group.shard in failures:
-                    group.files.cut_back(group.end_before)
                     self._refuse_group(group, failures[group.shard])
             good = [group for group in groups if group.shard not in failures]
             self._finish(batch, good, next(iter(failures.values()), None))
@@ -292,10 +314,12 @@ class Writer:
         With a `failure` of any shard's sync no flush has done what it is for.
         """
         for group in groups:
+            before = group.shard.stored_bytes
             for write, generation in group.writes:
                 write.outcome = write.apply(group.shard, generation)
             self._metrics.count("writes", len(group.writes))
-            self._builder.look_at(group.shard)
+            grown = max(group.shard.stored_bytes - before, 0)
+            self._builder.look_at(group.shard, grown + group.appended_bytes)
             if any(write.changes for write, _ in group.writes):
                 self._note_success()
         for write in batch:

@@ -105,11 +105,8 @@ def decode_request(payload: bytes | bytearray) -> Request | Notification:
             return Notification(method, params)
         case _:
             refuse_unusual(value, level=1, request_id=_id_of(value))
-            raise InvalidMessageError(
-                "expected [0, id, method, params] or [2, method, params]",
-                _id_of(value),
-                is_notification=_is_notification(value),
-            )
+            expected = "expected [0, id, method, params] or [2, method, params]"
+            raise InvalidMessageError(expected, value)
 
 
 def decode_answer(payload: bytes | bytearray) -> Answer | Notification:
@@ -132,25 +129,23 @@ def decode_answer(payload: bytes | bytearray) -> Answer | Notification:
 class InvalidMessageError(RequestError):
     """A payload is a MessagePack value but no message; the connection stays usable.
 
-    `request_id` is None where it has none. `is_notification` tells that nobody waits for an
-    answer: count the refusal for `flush` instead.
+    `head` is as much of the value as could be read. `request_id` is None where it has none.
+    `is_notification` tells that nobody waits for an answer: count the refusal for `flush` instead.
+    `is_hello` tells that it would have named a producer: there is none from now on.
     """
 
-    def __init__(
-        self, message: str, request_id: int | None, *, is_notification: bool = False
-    ) -> None:
+    def __init__(self, message: str, head: object) -> None:
         super().__init__(BAD_REQUEST, message)
-        self.request_id = request_id
-        self.is_notification = is_notification
+        self.request_id = _id_of(head)
+        self.is_notification = _is_notification(head)
+        self.is_hello = _is_hello(head)
 
 
 class OversizedMessageError(InvalidMessageError):
     """A request names more than the limit: `too_large`, the connection stays usable."""
 
-    def __init__(
-        self, error: RequestError, request_id: int | None, *, is_notification: bool
-    ) -> None:
-        super().__init__(error.message, request_id, is_notification=is_notification)
+    def __init__(self, error: RequestError, head: object) -> None:
+        super().__init__(error.message, head)
         self.code = error.code
         self.detail = error.detail
 
@@ -216,6 +211,14 @@ def _is_notification(value: object) -> bool:
     match value:
         case (kind, *_):
             return _is_kind(kind, NOTIFICATION)
+        case _:
+            return False
+
+
+def _is_hello(value: object) -> bool:
+    match value:
+        case (kind, _, "hello", *_):
+            return _is_kind(kind, REQUEST)
         case _:
             return False
 
@@ -329,9 +332,7 @@ class _LargeReader:
 
     def refusal(self, message: str) -> InvalidMessageError:
         """Return the error for a message that is refused, addressed by what was read of it."""
-        return InvalidMessageError(
-            message, _id_of(self.head), is_notification=_is_notification(self.head)
-        )
+        return InvalidMessageError(message, self.head)
 
     def read_message(self) -> object:
         """Return the payload's value; `head` holds the items of its array that were read."""
@@ -372,11 +373,7 @@ class _LargeReader:
             return count
         self._names += count
         if self._names > NAMES:
-            raise OversizedMessageError(
-                too_large("names", NAMES, self._names),
-                _id_of(self.head),
-                is_notification=_is_notification(self.head),
-            )
+            raise OversizedMessageError(too_large("names", NAMES, self._names), self.head)
         return count
 
     def _next_kind(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import trio
 from autoloadd_daemon.errors import StorageError
 from autoloadd_daemon.writer import Drop
 from autoloadd_daemon.writes import Put
+from autoloadd_protocol.errors import NOT_DURABLE, RequestError
 from autoloadd_protocol.producer import Producer
 
 from .engine import Engine
@@ -39,9 +41,7 @@ async def engine(cache_dir: Path, files: RecordingFiles) -> AsyncIterator[Engine
         with Engine(cache_dir, files, deliver=token.run_sync_soon) as engine:
             engine.builder.nursery = nursery
             engine.builder.on_built = engine.writer.resume
-            engine.builder.drop_shard = lambda shard_id, done: engine.writer.submit(
-                Drop(shard_id, done)
-            )
+            engine.builder.drop_shard = engine.writer.evict
             yield engine
 
 
@@ -208,3 +208,129 @@ async def test_a_journal_that_cannot_be_removed_is_no_failure(
     life = Life(directory)
     assert life.contents == {b"a": BIG, b"b": BIG}
     assert life.set_aside == []
+
+
+async def test_the_least_recently_used_shard_goes_first_though_it_changed(engine: Engine) -> None:
+    engine.catalog.max_bytes = 2_000_000
+    third = Producer("fish", "3", 8)
+    for producer in (PRODUCER, OTHER, third):
+        await put(engine, {b"a": BIG}, producer)
+    # All of them wait for an image; the one that was used longest ago goes, and no entry more.
+    await until(engine, lambda: len(engine.catalog) == 2)
+    assert engine.catalog.find(PRODUCER.shard_id()) is None
+    assert engine.metrics.counters["evicted_shards"] == 1
+    assert engine.metrics.counters["evicted"] == 0
+
+
+async def test_what_is_staged_costs_nobody_anything(engine: Engine) -> None:
+    engine.catalog.max_bytes = 2_000_000
+    await put(engine, {b"a": BIG}, OTHER)
+    staged = engine.catalog.stage(PRODUCER, "merge", None)
+    staged.add(records_of({b"b": BIG, b"c": BIG}))
+    engine.catalog.staged_bytes = staged.stored_bytes
+    await put(engine, {b"d": SMALL}, OTHER)
+    assert engine.catalog.find(OTHER.shard_id()) is not None
+    assert engine.catalog.find(PRODUCER.shard_id()) is None, "no shard before the commit"
+    staged.discard()
+    engine.catalog.staged_bytes = 0
+    shard, _ = engine.catalog.open(OTHER)
+    assert contents_of(shard) == {b"a": BIG, b"d": SMALL}
+    assert engine.metrics.counters["evicted_shards"] == 0
+
+
+async def test_writes_are_refused_where_no_room_can_be_made(
+    engine: Engine, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is well, so writes go on, up to the hard bound; they do again afterwards."""
+    monkeypatch.setattr("autoloadd_daemon.builder._PAUSE_NS", 1_000_000)
+    engine.catalog.max_bytes = 4_000_000
+    failing = True
+    real = files.create_for_image
+
+    def create_for_image(path: str) -> int:
+        if failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path)
+
+    monkeypatch.setattr(files, "create_for_image", create_for_image)
+    refusal = None
+    for number in range(20):
+        refusal = await try_to_put(engine, b"%d" % number)
+        if refusal is not None:
+            break
+    assert refusal is not None, "the bound holds"
+    assert refusal.code == NOT_DURABLE
+    assert "the cache is full, and no room can be made" in refusal.message
+    assert "No space left" in refusal.message
+    assert engine.catalog.stored_bytes < 4_000_000 * 9 / 8 + 2 * 700_000
+    assert engine.catalog.disk_bytes < 4_000_000 * 9 / 8 + 2 * 700_000
+    assert engine.metrics.health.is_degraded
+    shard, _ = engine.catalog.open(PRODUCER)
+    before = contents_of(shard)
+    assert len(before) == number
+    failing = False
+    await until(engine, lambda: not engine.metrics.health.is_degraded)
+    await put(engine, {b"again": BIG})
+    await until(engine, lambda: engine.catalog.lasting_bytes <= engine.catalog.max_bytes)
+    kept = contents_of(shard)
+    assert b"again" in kept
+    assert kept.items() <= (before | {b"again": BIG}).items()
+
+
+async def try_to_put(engine: Engine, name: bytes) -> RequestError | None:
+    """Store 700 kB; return the refusal, or None."""
+    answers: list[object] = []
+    engine.writer.submit(Put(PRODUCER, "write", answers.append, records_of({name: BIG})))
+    await until(engine, lambda: bool(answers))
+    return answers[0] if isinstance(answers[0], RequestError) else None
+
+
+async def test_journals_of_what_is_written_again_are_bounded(engine: Engine) -> None:
+    """Small shards, none of which is due by itself."""
+    engine.catalog.max_bytes = 3_000_000
+    large = Item(b"x" * 100_000)
+    for _ in range(9):
+        for version in "123456":
+            await put(engine, {b"same": large}, Producer("zsh", version, 8))
+            assert engine.catalog.disk_bytes < engine.catalog.max_bytes * 9 / 8 + 200_000
+    assert len(engine.catalog) == 6, "nothing had to go"
+    assert builds(engine) > 0
+
+
+async def test_a_shard_with_many_short_journals_gets_an_image(engine: Engine) -> None:
+    await put(engine, {b"a": SMALL})
+    shard, disk = engine.catalog.open(PRODUCER)
+    for number in range(17):
+        disk.rotate()
+        await put(engine, {b"%d" % number: SMALL})
+    await until(engine, lambda: builds(engine) == 1)
+    assert disk.journal_count <= 2
+    assert len(contents_of(shard)) == 18
+
+
+async def test_hundreds_of_shards_share_a_few_descriptors(
+    cache_dir: Path, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoloadd_daemon.writer.journals_allowed", lambda: 16)
+    token = trio.lowlevel.current_trio_token()
+    with Engine(cache_dir, files, deliver=token.run_sync_soon) as engine:
+        engine.writer.on_progress = lambda: None
+        producers = [Producer("zsh", str(number), 8) for number in range(200)]
+        for blob in (SMALL, Item(b"again")):
+            answers: list[object] = []
+            for producer in producers:
+                engine.writer.submit(
+                    Put(producer, "write", answers.append, records_of({b"a": blob}))
+                )
+            most = 0
+            with trio.fail_after(SECONDS):
+                while len(answers) < len(producers):
+                    engine.writer.turn()
+                    most = max(most, len(engine.catalog.open_journals))
+                    await trio.sleep(0.001)
+            assert most <= 3 * 16
+            assert all(isinstance(answer, int) for answer in answers)
+        await until(engine, lambda: len(engine.catalog.open_journals) <= 16)
+    assert not engine.metrics.health.is_degraded
+    for producer in producers[::20]:
+        assert Life(cache_dir / producer.shard_id()).contents == {b"a": Item(b"again")}

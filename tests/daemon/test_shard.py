@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from autoloadd_daemon.shard import Shard
 from autoloadd_daemon.storage.images import build_image
+from autoloadd_protocol.image import MAX_INDEX_BYTES
 
 from .harness import EPOCH, PRODUCER, Contents, Item, Life, item_of, record_of, records_of
 
@@ -185,7 +186,7 @@ class ShardMachine(RuleBasedStateMachine):
         layers = [*shard._changes.values(), *shard._building.values()]
         stored = sum(record.stored_bytes for record in layers if record is not None)
         image = 0 if shard.image is None else len(shard.image.buffer)
-        assert shard.stored_bytes == image + stored
+        assert shard.stored_bytes == image + stored + len(layers) * MAX_INDEX_BYTES
 
     def _set(self, items: Contents) -> None:
         for name, item in items.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import pytest
 
 from autoloadd_daemon.writer import MAX_WAITING, Drop
 from autoloadd_daemon.writes import Clear, Delete, Flush, Put, Write
-from autoloadd_protocol.errors import BAD_REQUEST, NOT_DURABLE, SHUTTING_DOWN, RequestError
+from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_DOWN, RequestError
 from autoloadd_protocol.producer import Producer
 
 from .engine import Engine
@@ -218,3 +219,68 @@ def test_what_waits_at_the_end_is_done_and_the_rest_refused(
     engine.settle()
     engine.writer.submit(put(answers, b"b", B))
     assert answers.codes == [1, SHUTTING_DOWN]
+
+
+def test_a_flush_is_for_all_shards_and_fails_with_any(
+    engine: Engine, files: RecordingFiles, answers: Answers
+) -> None:
+    engine.writer.submit(put(answers, b"a", A, of=OTHER))
+    engine.writer.submit(Flush(PRODUCER, "fsync", answers.append))
+    engine.settle()
+    assert answers == [1, 0], "of a shard that there is not"
+    _, other = engine.catalog.open(OTHER)
+    assert other.synced == other.end, "the connection may have written to another one before"
+    engine.writer.submit(put(answers, b"b", B, of=OTHER))
+    engine.settle()
+    files.fail_next = "sync"
+    engine.writer.submit(put(answers, b"a", A))
+    engine.writer.submit(Flush(PRODUCER, "fsync", answers.append))
+    engine.settle()
+    assert answers.codes[2:] == [2, 1, NOT_DURABLE]
+    engine.writer.submit(Flush(PRODUCER, "fsync", answers.append))
+    engine.settle()
+    assert answers.codes[5] == NOT_DURABLE, "until it is healed"
+    assert engine.metrics.health.is_degraded
+
+
+@pytest.mark.parametrize("sync", ["write", "fsync"])
+def test_a_lack_of_descriptors_is_no_fault_of_storage(
+    sync: str, cache_dir: Path, answers: Answers
+) -> None:
+    files = RecordingFiles(error=errno.EMFILE)
+    with Engine(cache_dir, files) as engine:
+        files.fail_next = "create" if sync == "write" else "sync_directory"
+        engine.writer.submit(put(answers, b"a", A, sync))
+        engine.settle()
+        assert answers.codes == [BUSY]
+        assert not engine.metrics.health.is_degraded
+        engine.writer.submit(put(answers, b"a", B, sync))
+        engine.settle()
+        assert isinstance(answers[1], int)
+
+
+def test_a_first_write_that_is_refused_leaves_no_shard(
+    engine: Engine, files: RecordingFiles, answers: Answers, cache_dir: Path
+) -> None:
+    files.fail_next = "append"
+    engine.writer.submit(put(answers, b"a", A))
+    engine.settle()
+    assert answers.codes == [NOT_DURABLE]
+    assert len(engine.catalog) == 0
+    assert list(cache_dir.iterdir()) == []
+
+
+def test_a_sync_that_works_does_not_make_a_full_disk_healthy(
+    engine: Engine, files: RecordingFiles, answers: Answers
+) -> None:
+    engine.writer.submit(put(answers, b"a", A))
+    engine.settle()
+    files.fail_next = "append"
+    engine.writer.submit(put(answers, b"b", B))
+    engine.settle()
+    engine.writer.sync_in_background()
+    engine.run_callback()
+    engine.writer.submit(Flush(PRODUCER, "fsync", answers.append))
+    engine.settle()
+    assert answers.codes == [1, NOT_DURABLE, 2]
+    assert engine.metrics.health.is_degraded

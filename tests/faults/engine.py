@@ -15,7 +15,7 @@ from autoloadd_daemon.errors import StorageError
 from autoloadd_daemon.metrics import Metrics
 from autoloadd_daemon.writer import Drop, Writer
 from autoloadd_daemon.writes import Clear, CommitBulk, Delete, Flush, Put
-from autoloadd_protocol.errors import NOT_DURABLE, RequestError
+from autoloadd_protocol.errors import BAD_REQUEST, RequestError
 from autoloadd_protocol.producer import Producer
 from autoloadd_protocol.record import encode_record
 
@@ -42,8 +42,6 @@ Contents = dict[str, bytes]
 Histories = dict[str, list[Contents]]
 """Of each shard: `[n]` is what it holds after its first n writes, of which number n is the last."""
 
-Done = "Callable[[object], None]"
-
 
 def new_histories() -> Histories:
     """Return histories of shards that hold nothing yet."""
@@ -59,7 +57,13 @@ class _Asked:
     make: Callable[[Callable[[object], None]], Write | Drop]
     after: Callable[[Contents], Contents]
     number: int = 0
-    outcomes: list[object] = field(default_factory=list)
+    outcome: object = None
+    answered: trio.Event = field(default_factory=trio.Event)
+
+    def done(self, outcome: object) -> None:
+        """Take the answer."""
+        self.outcome = outcome
+        self.answered.set()
 
 
 @dataclass
@@ -146,7 +150,9 @@ class Engine:
 
     def begin_build(self) -> None:
         """Have an image built, whether one is due or not, while more is written."""
-        shard, _ = self.catalog.open(PRODUCER)
+        shard = self.catalog.find(PRODUCER.shard_id())
+        if shard is None or not self.catalog.files_of(shard).journal_bytes:
+            return
         self.builder._failed[shard] = None
         self.builder._not_before_ns = 0
         self.builder.look_at(shard)
@@ -208,39 +214,38 @@ class Engine:
 
         Where one may be refused, each is of another shard.
         """
+        await self.submit(*asked)
+        return await self.answer(*asked)
+
+    async def submit(self, *asked: _Asked) -> None:
+        """Give writes to the writer; `answer` must follow."""
         if self.files.turnstile is not None:
             await self.files.turnstile.step_of_loop()
-        answered = trio.Event()
         for each in asked:
             states = self.histories[each.shard]
             each.number = len(states)
             states.append(each.after(states[-1]))
             self.files.note(Submitted(each.shard, each.number))
-
-        def done_with(each: _Asked) -> Callable[[object], None]:
-            def done(outcome: object) -> None:
-                each.outcomes.append(outcome)
-                if all(other.outcomes for other in asked):
-                    answered.set()
-
-            return done
-
         for each in asked:
-            self.writer.submit(each.make(done_with(each)))
+            self.writer.submit(each.make(each.done))
         self.writer.resume()
-        await answered.wait()
+
+    async def answer(self, *asked: _Asked) -> bool:
+        """Wait for the answers; tell whether all were acknowledged."""
+        for each in asked:
+            await each.answered.wait()
         await self._receive()
         return not [each for each in asked if not self._note_answer(each)]
 
     def _note_answer(self, asked: _Asked) -> bool:
-        outcome = asked.outcomes[0]
+        outcome = asked.outcome
         if not isinstance(outcome, RequestError):
             self.files.note(Acknowledged(asked.shard, asked.number, asked.sync))
             return True
         # Not visible now. It counts as unanswered: a crash may still bring it back.
         self.files.note(Acknowledged(asked.shard, asked.number, None))
         states = self.histories[asked.shard]
-        there_is_none = outcome.code != NOT_DURABLE
+        there_is_none = outcome.code == BAD_REQUEST
         states.append({} if there_is_none else states[asked.number - 1])
         self.files.note(Submitted(asked.shard, asked.number + 1))
         return False

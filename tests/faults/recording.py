@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from .turnstile import Turnstile
 
 OPENING = ("create", "create_for_image", "reopen")
+READING = ("names", "read")
 METHODS = (
     *OPENING,
     *("append", "overwrite", "truncate", "identity", "close"),
     *("sync_data", "sync", "sync_directory"),
-    *("rename", "remove", "remove_tree", "remove_directory", "make_directory"),
+    *("rename", "link", "remove", "remove_tree", "remove_directory", "make_directory"),
 )
 
 
@@ -86,7 +87,7 @@ class RecordingFiles(Files):
             for name in names:
                 path = f"{directory}/{name}"
                 inode = self._new_inode(path)
-                data = self.read(path)
+                data = super().read(path)
                 self._sizes[inode] = len(data)
                 self.log += [Create(path, inode), Write(inode, 0, data), SyncFile(inode)]
         everywhere = [op.path for op in self.log if isinstance(op, MakeDirectory)]
@@ -200,6 +201,14 @@ class RecordingFiles(Files):
         inode = self._inodes[descriptor]
         self._sizes[inode] = size
         self.note(Truncate(inode, size))
+
+    def names(self, path: str) -> list[str]:
+        self._begin("names", path)
+        return super().names(path)
+
+    def read(self, path: str) -> bytes:
+        self._begin("read", path)
+        return super().read(path)
 
     def identity(self, path: str) -> tuple[int, int] | None:
         self._begin("identity", path)

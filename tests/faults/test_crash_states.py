@@ -16,7 +16,7 @@ from .engine import Histories, running_engine
 from .exploring import Explorer, Promises
 from .recording import RecordingFiles
 from .turnstile import ORDERS, Chance
-from .workloads import FAULTY, PLAIN
+from .workloads import OTHERS, PLAIN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ async def record(
     return files.log, engine.histories
 
 
-@pytest.mark.parametrize("workload", [*PLAIN, *FAULTY])
+@pytest.mark.parametrize("workload", [*PLAIN, *OTHERS])
 async def test_crash_states(
     workload: Workload, tmp_path: Path, case: FaultCase, effort: int
 ) -> None:

@@ -6,6 +6,7 @@ of the two, or some this and some that. Directories are there already or are mad
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -23,11 +24,14 @@ import pytest
 
 from autoloadd_client import Cache
 from autoloadd_client.errors import CacheError
+from autoloadd_daemon.errors import AlreadyServedError
+from autoloadd_daemon.listening import DirectoryLock
+from autoloadd_daemon.storage.files import Files
 
 from ..running import PRODUCER, own_environment, private_directory, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..running import Daemon
     from .report import FaultCase
@@ -209,10 +213,82 @@ def test_thirty_daemons_at_once(
 
 
 def assert_nothing_left(places: list[Place], served: set[Place]) -> None:
-    """See that directories which only losers would have used are not there."""
+    """See that directories which only losers would have used are not there.
+
+    One may be left empty where the daemon that made it lost to another that lost as well.
+    """
     used = {each for place in served for each in (place.cache_dir, place.socket.parent)}
     others = {each for place in places for each in (place.cache_dir, place.socket.parent)} - used
-    assert [str(each) for each in others if each.exists()] == []
+    assert [path for each in others if each.exists() for path in each.iterdir()] == []
+
+
+class FilesInARace(Files):
+    """The real disk; when a directory was made, another daemon does something first."""
+
+    def __init__(self, then: Callable[[], object]) -> None:
+        self.then: Callable[[], object] | None = then
+
+    def make_directories(self, path: str) -> None:
+        super().make_directories(path)
+        then, self.then = self.then, None
+        if then is not None:
+            then()
+
+
+def test_a_directory_that_a_loser_takes_away_again_is_made_anew(home: Path) -> None:
+    """One that made the directory gives it up between the look and the lock of the next."""
+    path = str(home / "cache")
+    loser = DirectoryLock.take(Files(), path)
+    lock = DirectoryLock.take(FilesInARace(loser.undo), path)
+    assert lock.is_in_place()
+    lock.release()
+
+
+def test_a_directory_is_taken_away_only_while_it_is_locked(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the next one could have locked it meanwhile, and would serve from nowhere."""
+    path = str(home / "cache")
+    loser = DirectoryLock.take(Files(), path)
+    remove = os.rmdir
+    outcomes: list[str] = []
+
+    def remove_after_a_rival_tried(directory: str) -> None:
+        try:
+            DirectoryLock.take(Files(), path).release()
+            outcomes.append("locked")
+        except AlreadyServedError:
+            outcomes.append("refused")
+        remove(directory)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", remove_after_a_rival_tried)
+        loser.undo()
+    assert outcomes == ["refused"]
+    assert not os.path.exists(path)
+
+
+def test_a_lock_on_a_directory_that_was_replaced_is_no_lock(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory is opened, then another daemon has it removed, made again and locked."""
+    path = str(home / "cache")
+    loser = DirectoryLock.take(Files(), path)
+    rivals: list[DirectoryLock] = []
+    lock = fcntl.flock
+
+    def lock_after_a_rival(descriptor: int, operation: int) -> None:
+        if not rivals:
+            monkeypatch.setattr(fcntl, "flock", lock)
+            loser.undo()
+            rivals.append(DirectoryLock.take(Files(), path))
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_after_a_rival)
+    with pytest.raises(AlreadyServedError):
+        DirectoryLock.take(Files(), path)
+    assert rivals[0].is_in_place()
+    rivals[0].release()
 
 
 def everything_in(*directories: Path) -> dict[str, tuple[int, ...]]:
@@ -264,6 +340,7 @@ def test_one_that_comes_later_takes_over(home: Path, case: FaultCase, effort: in
     expected: dict[str, bytes] = {}
     taken_over = 0
     for trial in range(TRIALS * effort):
+        late = trial * 7 % DAEMONS
         with (
             crowd_of([place], home / "log") as first,
             crowd_of([place] * DAEMONS, home / "log") as others,

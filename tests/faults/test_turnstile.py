@@ -9,7 +9,7 @@ import pytest
 from .disk_model import Write
 from .test_crash_states import record, schedules
 from .turnstile import ORDERS
-from .workloads import FAULTY, PLAIN, a_build_under_way
+from .workloads import OTHERS, PLAIN, a_build_under_way
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def shape(log: list[Operation], root: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("workload", [*PLAIN, *FAULTY])
+@pytest.mark.parametrize("workload", [*PLAIN, *OTHERS])
 async def test_a_schedule_gives_one_log(workload: Workload, tmp_path: Path) -> None:
     both = zip(schedules(effort=1), schedules(effort=1), strict=True)
     for number, (schedule, same) in enumerate(both):

@@ -1,7 +1,7 @@
 """What the daemon's storage is made to do while disks fail and power is lost.
 
-Those in PLAIN ask nothing of the outcome, so that faults can be put anywhere in them. Those in
-FAULTY have a fault of their own and say how it must end.
+Those in PLAIN ask nothing of the outcome, so that faults can be put anywhere in them. The others
+have a fault of their own and say how it must end, or evict at moments of their own.
 """
 
 from __future__ import annotations
@@ -161,6 +161,21 @@ async def two_shards_in_a_batch(engine: Engine) -> None:
     )
 
 
+async def writes_that_wait_for_a_sync(engine: Engine) -> None:
+    await engine.put({"a": b"a0"})
+    for turn in range(2):
+        first = engine.asked_to_put({"a": b"a1", "b": bytes([turn]) * LARGE}, "fsync")
+        second = engine.asked_to_put({"a": bytes([turn])})
+        third = engine.asked_to_put({"c": bytes([turn])}, "fsync")
+        await engine.submit(first)
+        engine.sync_in_background()
+        await engine.submit(second)
+        await engine.submit(third)
+        await engine.answer(first, second, third)
+        engine.begin_build()
+    await engine.delete("a")
+
+
 async def eviction(engine: Engine) -> None:
     for name in "abcd":
         await engine.put({name: name.encode() * (10 * LARGE)})
@@ -227,6 +242,23 @@ async def a_failed_sync_in_the_background(engine: Engine) -> None:
     assert await engine.put({"d": b"d1"}, "fsync")
 
 
+async def a_lack_of_descriptors(engine: Engine) -> None:
+    for turn in (b"1", b"2"):
+        refused = engine.asked_to_put({"a": b"refused" + turn}, "fsync")
+        engine.files.fail("sync_directory", errno.EMFILE, on="zsh")
+        await engine.submit(refused)
+        # It waits behind the sync that fails, and must not take in what is refused there.
+        engine.sync_in_background()
+        assert not await engine.answer(refused)
+        engine.files.fail("reopen", errno.EMFILE, on="bulk", until_healed=True)
+        assert not await engine.bulk("merge", {"b": b"refused" + turn}, "fsync")
+        engine.files.heal()
+        await engine.try_to_heal()
+        assert await engine.put({"a": b"stored." + turn}, "fsync")
+        engine.begin_build()
+        await engine.finish_build()
+
+
 async def a_failed_sync_of_a_bulk(engine: Engine) -> None:
     await engine.put({"a": b"a1"}, "fsync")
     engine.files.fail("sync_data", on="bulk")
@@ -273,16 +305,18 @@ PLAIN: list[Workload] = [
     drop_and_begin_again,
     drop_during_a_build,
     two_shards_in_a_batch,
-    eviction,
+    writes_that_wait_for_a_sync,
 ]
 
-FAULTY: list[Workload] = [
+OTHERS: list[Workload] = [
     a_covered_journal_that_stays,
     a_full_disk,
     a_full_disk_that_cannot_be_cut_back,
     a_failed_sync,
     a_failed_sync_in_the_background,
+    a_lack_of_descriptors,
     a_failed_sync_of_a_bulk,
     a_failed_sync_of_the_directory,
     images_that_fail,
+    eviction,
 ]

@@ -106,7 +106,11 @@ def _check_files(files: Files, directory: str) -> list[FileReport]:
     except OSError as exc:
         return [_report_unread(files, directory, name, exc) for name in files.names(directory)]
     shard = _ShardCheck(files, directory, reading)
-    return [*shard.check_place(), *map(shard.check, files.names(directory))]
+    names = files.names(directory)
+    if not shard.read_names <= set(names):
+        raise FileNotFoundError(directory)  # what was read tells nothing of what took its place
+    reports = map(shard.check, names)
+    return [*shard.check_place(), *(report for report in reports if report is not None)]
 
 
 def _report_unread(files: Files, directory: str, name: str, error: OSError) -> FileReport:
@@ -134,6 +138,12 @@ class _ShardCheck:
         self._damaged = dict(reading.damaged)
         self._bulks = dict(_named_bulks(reading.journals.scans))
 
+    @property
+    def read_names(self) -> set[str]:
+        """The names of the files that the shard was read from."""
+        names = {os.path.basename(path) for path in [*self._scans, *self._damaged]}
+        return names if self._image is None else {*names, IMAGE_NAME}
+
     def check_place(self) -> Iterator[FileReport]:
         """Return a report about the directory itself where it is another shard's."""
         shard = self._reading.shard
@@ -141,8 +151,11 @@ class _ShardCheck:
             problem = f"holds the shard of {shard.producer}; autoloadd does not start: move it away"
             yield FileReport(self._directory, "shard", Verdict.DAMAGED, 0, problem=problem)
 
-    def check(self, name: str) -> FileReport:
-        """Return the report of one file. Raises OSError where it is gone or cannot be read."""
+    def check(self, name: str) -> FileReport | None:
+        """Return the report of one file, None where it came after the others were read.
+
+        Raises OSError where it is gone or cannot be read.
+        """
         path = f"{self._directory}/{name}"
         size = os.lstat(path).st_size
         if is_set_aside(name):
@@ -158,19 +171,19 @@ class _ShardCheck:
             return FileReport(path, "left over", Verdict.SPARE, size, problem=spare)
         return report_unknown(path)
 
-    def _check_image(self, path: str, size: int) -> FileReport:
+    def _check_image(self, path: str, size: int) -> FileReport | None:
         problem, at = self._reading.image_problem, None
         if problem is not None:
             at = _locate_damage(self._files, path)
             problem = _without(path, problem)
             return FileReport(path, "image", Verdict.DAMAGED, size, None, problem, at)
         if self._image is None:
-            raise FileNotFoundError(path)  # it came after the others were read
+            return None
         contradiction = find_contradiction(self._image)
         verdict = Verdict.OK if contradiction is None else Verdict.DAMAGED
         return FileReport(path, "image", verdict, size, len(self._image), contradiction)
 
-    def _check_journal(self, path: str, size: int) -> FileReport:
+    def _check_journal(self, path: str, size: int) -> FileReport | None:
         scan = self._scans.get(path)
         frames = None if scan is None else len(scan.frames)
         if path in self._damaged:
@@ -181,7 +194,7 @@ class _ShardCheck:
             problem = "ends before its header does: nothing was acknowledged from it"
             return FileReport(path, "journal", Verdict.SPARE, size, 0, problem)
         if scan is None:
-            raise FileNotFoundError(path)  # it came after the others were read
+            return None
         if scan.problem is not None:
             torn = f"{len(scan.data) - scan.good_end:,} bytes that were not promised"
             return FileReport(path, "journal", Verdict.TORN, size, frames, torn, scan.good_end)

@@ -56,6 +56,7 @@ class Journal:
         self._identity = files.identity(self.path)
         self._open_journals: set[Journal] = set() if open_journals is None else open_journals
         self._bulks: list[CommittedBulk] = []
+        self._attached_at: list[int] = []
         self._unsynced_bulks: list[CommittedBulk] = []
         self._directory = directory
         # Names in the directory that go with the journal: its own, and its bulks' after a rename.
@@ -94,12 +95,23 @@ class Journal:
         """Make a staged file part of this journal: synced before it, removed with it."""
         self.bulk_bytes += bulk.size
         self._bulks.append(bulk)
+        self._attached_at.append(self.end)
         self._unsynced_bulks.append(bulk)
         self._named += 1
 
     def cut_back(self, end: int) -> None:
-        """Take frames back that were appended but are refused."""
+        """Take frames back that were appended but are refused, and the bulks that they name.
+
+        Runs where syncs run, and while nothing is appended.
+        """
+        kept = sum(at < end for at in self._attached_at)
+        for bulk in self._bulks[kept:]:
+            self.bulk_bytes -= bulk.size
+            if bulk in self._unsynced_bulks:
+                self._unsynced_bulks.remove(bulk)
+        del self._bulks[kept:], self._attached_at[kept:]
         self.end = end
+        self.synced = min(self.synced, end)
         self._cut_back()
 
     def sync(self) -> None:
