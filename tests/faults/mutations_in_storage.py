@@ -6,7 +6,6 @@ from .mutation import Mutation
 
 CRASHES = "tests/faults/test_crash_states.py"
 BITS = "tests/faults/test_every_bit.py"
-MISPLACED = "tests/faults/test_misplaced_files.py"
 RECOVERY = "tests/daemon/storage/test_recovery.py"
 CHAINS = "tests/daemon/storage/test_recovery_chains.py"
 JOURNAL = "tests/daemon/storage/test_journal.py"
@@ -305,7 +304,7 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
         f"{_STORAGE}/bulks.py",
         "if len(data) != bulk.size or crc32(data) != bulk.checksum:",
         "if len(data) != bulk.size:",
-        (BULKS, MISPLACED),
+        (BULKS,),
     ),
     Mutation(
         "image served without having been verified",
