@@ -197,13 +197,24 @@ def test_a_foreign_journal_does_not_hide_that_one_is_missing(directory: Path) ->
     assert_goes_on(life)
 
 
-def test_frames_out_of_order_are_damage(directory: Path) -> None:
+def test_a_frame_that_comes_too_late_shows_that_others_came_too_early(directory: Path) -> None:
+    data = JournalHeader(PRODUCER, EPOCH, 1, 0, 0, 5).pack()
+    frames = [
+        b"".join(encode_put(generation, 0, [record_of(name, item)]))
+        for generation, name, item in ((1, b"a", A), (2, b"a", B), (3, b"c", C))
+    ]
+    life = recover(directory, {journal_name(1): data + frames[0] + frames[2] + frames[1]})
+    assert life.contents == {b"a": A}, "`c` without what was written before it was never there"
+    assert kept_names(life) == [journal_name(1)]
+    assert_goes_on(life)
+
+
+def test_a_frame_that_was_written_twice_is_a_bad_end(directory: Path) -> None:
     data = JournalHeader(PRODUCER, EPOCH, 1, 0, 0, 5).pack()
     good = b"".join(encode_put(2, 0, [record_of(b"a", A)]))
-    late = b"".join(encode_put(1, 0, [record_of(b"a", B)]))
-    life = recover(directory, {journal_name(1): data + good + late})
+    life = recover(directory, {journal_name(1): data + good + good})
     assert life.contents == {b"a": A}
-    assert life.torn_bytes == len(late)
+    assert life.torn_bytes == len(good)
 
 
 def test_frames_that_the_next_header_does_not_count_were_refused(directory: Path) -> None:
