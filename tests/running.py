@@ -12,6 +12,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -56,6 +57,21 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:g} s for {what}")
         time.sleep(FAST_POLL_SECONDS)
+
+
+def takes_less_than(seconds: float, action: Callable[[], object], *, trials: int = 5) -> None:
+    """Do something until it once takes less time than this; fail where it never does.
+
+    A busy machine only ever adds time: one trial that was quick shows that nothing waits.
+    """
+    took: list[float] = []
+    while len(took) < trials:
+        began = time.monotonic()
+        action()
+        took.append(time.monotonic() - began)
+        if took[-1] < seconds:
+            return
+    raise AssertionError(f"took {', '.join(f'{each:.2f}' for each in took)} s, never {seconds:g}")
 
 
 @contextmanager
@@ -144,6 +160,21 @@ class Daemon:
                 return bool(client.ok("ping") == "pong")
         except (FileNotFoundError, ConnectionRefusedError):
             return False
+
+    def logged_at(self, said: str) -> datetime:
+        """Return when it logged a message: by its own clock, however late this process looks."""
+        line = next(line for line in self.log.splitlines() if line.endswith(f": {said}"))
+        return datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
+
+    def assert_stopped_in_time(self) -> None:
+        """Check that the end came within 5 s of SIGTERM or SIGINT."""
+        ended = self.logged_at("stopped")
+        began = min(
+            self.logged_at(f"stopping: {name}")
+            for name in ("SIGTERM", "SIGINT")
+            if f"stopping: {name}" in self.log
+        )
+        assert ended - began <= timedelta(seconds=5)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit status."""

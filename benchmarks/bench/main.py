@@ -22,6 +22,8 @@ from autoloadd_client.errors import CacheError
 from own_daemon import DaemonFailedError
 
 from . import load, table
+from .goals.crowds import CrowdGets, CrowdPuts
+from .goals.loads import PutsBySize, ServerGets, ServerPuts
 from .goals.reads import Reads
 from .servers import Servers
 from .setting import Setting
@@ -33,7 +35,14 @@ if TYPE_CHECKING:
     from .setting import Experiment
     from .verdicts import Row
 
-EXPERIMENTS: tuple[type[Experiment], ...] = (Reads,)
+EXPERIMENTS: tuple[type[Experiment], ...] = (
+    Reads,
+    CrowdGets,
+    ServerGets,
+    ServerPuts,
+    CrowdPuts,
+    PutsBySize,
+)
 HOME = Path(__file__).parents[2] / ".bench"
 ROUNDS = 7
 QUICK_ROUNDS = 5

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from autoloadd_protocol.limits import SOCKET_PATH_BYTES
 from own_daemon import Daemon, DaemonFailedError
 
-from .peers import embedded, memcached, redis_server
+from .peers import embedded, locked_file_cache, memcached, redis_server
 from .peers.own import open_cache
 from .verdicts import CannotMeasureError, PeerFailedError
 from .workload import ENTRIES, Workload, make_workload
@@ -111,6 +111,8 @@ class Servers:
         path = self.place / name
         if len(os.fsencode(path / "socket")) > SOCKET_PATH_BYTES:
             raise CannotMeasureError(f"{path}/socket is too long for a socket: use --place")
+        # Of a server that did not start: the next experiment that needs it tries again.
+        shutil.rmtree(path, ignore_errors=True)
         path.mkdir(mode=0o700)
         return path
 
@@ -177,6 +179,13 @@ class Servers:
         embedded.load_diskcache(path, make_workload().entries())
         return path
 
+    @cached_property
+    def locked_file_path(self) -> str:
+        """Return the file of a locked-file cache with W."""
+        path = str(self.directory("locked-file") / "data")
+        locked_file_cache.load(path, make_workload().entries())
+        return path
+
     def _start(self, command: list[str], directory: Path) -> PeerProcess:
         process = PeerProcess(command, directory)
         self._open.callback(process.stop)
@@ -200,7 +209,11 @@ class Servers:
 def start_daemon(directory: Path) -> Daemon:
     """Return a daemon that accepts. Raises DaemonFailedError."""
     daemon = spawn_daemon(directory)
-    daemon.wait_ready()
+    try:
+        daemon.wait_ready()
+    except BaseException:
+        daemon.kill()
+        raise
     return daemon
 
 
@@ -225,6 +238,19 @@ def fill_daemon(socket_path: str, workload: Workload) -> None:
     with open_cache(socket_path) as cache:
         cache.replace(workload.entries(), sync="fsync")
         wait_until(lambda: is_built(socket_path), BUILD_SECONDS, "the first image")
+
+
+def settle(server: Server) -> None:
+    """Return when a server rewrites none of its files: no image of ours, no append file of redis.
+
+    Raises PeerFailedError when it goes on for ever.
+    """
+    temporary = ("*/image.tmp", "temp-*.aof", "*/temp-*.aof")
+    wait_until(
+        lambda: not any(next(server.directory.glob(f"{where}{name}"), None)
+                        for name in temporary for where in ("", "cache/")),
+        BUILD_SECONDS, f"{server.directory.name} to end its rewriting",
+    )  # fmt: skip
 
 
 def count_builds(socket_path: str) -> int:

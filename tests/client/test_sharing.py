@@ -252,7 +252,8 @@ def test_a_stopped_daemon_costs_no_more_than_the_deadline(daemon: Daemon, filled
                 started = time.monotonic()
                 with pytest.raises(DeadlineError):
                     call()
-                assert 0.15 < time.monotonic() - started < 3
+                # Far more than its deadline, far less than none.
+                assert 0.15 < time.monotonic() - started < 15
         finally:
             daemon.process.send_signal(signal.SIGCONT)
     assert count_wrong(filled, 100) == 0

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from autoloadd_daemon.errors import FullError
 from autoloadd_daemon.metrics import Health, Metrics
 from autoloadd_daemon.storage.set_aside import SetAside
 
@@ -69,6 +70,20 @@ def test_attempts_back_off_to_thirty_seconds(clock: Clock) -> None:
             last = clock.now
             assert not health.is_due()
     assert pauses == [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]
+
+
+def test_a_full_disk_is_tried_again_every_second(clock: Clock) -> None:
+    health = Health()
+    for _ in range(100):
+        health.report("a failed sync")
+        clock.now += health.next_try_ns - clock.now
+        assert health.is_due()
+    assert health.next_try_ns - clock.now == 30_000 * MS
+    health.report(FullError("no room"))
+    assert health.next_try_ns - clock.now == 1000 * MS, "room may come at any time"
+    clock.now += 1000 * MS
+    assert health.is_due()
+    assert health.next_try_ns - clock.now == 1000 * MS
 
 
 def test_after_healing_attempts_begin_soon_again(clock: Clock) -> None:

@@ -162,6 +162,17 @@ def test_a_journal_under_a_wrong_name_or_of_another_kind(
     assert problem in str(report.problem)
 
 
+def test_a_missing_journal_is_damage_of_the_shard(directory: Path) -> None:
+    (directory / FIRST).unlink()
+    found = look_at(directory)
+    assert found[directory.name].verdict is Verdict.DAMAGED
+    problem = f"a journal before {directory / SECOND} is missing: nothing from before it is served"
+    assert found[directory.name].problem == problem
+    assert (found[IMAGE].verdict, found[IMAGE].at) == (Verdict.DAMAGED, None)
+    assert found[IMAGE].problem == "a journal behind it is missing: what it holds may be outdated"
+    assert found[SECOND].verdict is Verdict.OK
+
+
 def test_what_the_image_covers_need_not_be_whole(directory: Path, tmp_path: Path) -> None:
     other = tmp_path / directory.name
     life = Life(other)
@@ -179,7 +190,14 @@ def test_what_the_image_covers_need_not_be_whole(directory: Path, tmp_path: Path
 
 
 def test_left_overs_and_files_of_others_are_named_and_no_damage(directory: Path) -> None:
-    for name in ("image.tmp", "staged.00000007", "bulk.00000009", "notes", "journal.00000004"):
+    for name in (
+        "image.tmp",
+        "journal.00000002.tmp",
+        "staged.00000007",
+        "bulk.00000009",
+        "notes",
+        "journal.00000004",
+    ):
         (directory / name).write_bytes(b"half")
     (directory / f"{IMAGE}.set-aside-20261122T101500Z").write_bytes(b"bad")
     (directory.parent / ".probe").touch()
@@ -191,6 +209,7 @@ def test_left_overs_and_files_of_others_are_named_and_no_damage(directory: Path)
         ".probe": "not needed",
         "bulk.00000009": "not needed",
         "image.tmp": "not needed",
+        "journal.00000002.tmp": "not needed",
         "journal.00000004": "not needed",
         "staged.00000007": "not needed",
         "image.set-aside-20261122T101500Z": "set aside",

@@ -22,7 +22,7 @@ from autoloadd_client.errors import (
     UnreachableError,
 )
 
-from ..running import own_environment, wait_until
+from ..running import own_environment, takes_less_than, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,9 +59,8 @@ def test_a_stop_flushes_everything(
         cache.put("last", b"1", wait=False)
         assert cache.count() == 500
         other.replace({"_git": b"other"})
-        started = time.monotonic()
         assert idle_daemon.stop(number) == 0
-        assert time.monotonic() - started < 5
+        idle_daemon.assert_stopped_in_time()
         assert {name.split("/")[1] for name in idle_daemon.files} == {"image"}
         assert not os.path.exists(idle_daemon.socket_path)
         idle_daemon.start()
@@ -117,9 +116,8 @@ def test_a_stop_under_load_keeps_what_it_acknowledged(idle_daemon: Daemon, servi
     for writer in writers:
         writer.start()
     wait_until(lambda: len(acknowledged) > 500, SECONDS, "some writes")
-    started = time.monotonic()
     assert idle_daemon.stop() == 0
-    assert time.monotonic() - started < 5
+    idle_daemon.assert_stopped_in_time()
     for writer in writers:
         writer.join(SECONDS)
     assert len(ended) == 4
@@ -288,13 +286,15 @@ def test_sighup_reads_the_configuration_again(idle_daemon: Daemon, home: Path) -
 
 def test_the_socket_file_comes_back_when_it_is_removed(daemon: Daemon, cache: Cache) -> None:
     cache.put("a", b"1")
-    for _ in range(2):
+
+    def lose_it() -> None:
         os.unlink(daemon.socket_path)
-        removed = time.monotonic()
         # Those who are connected notice nothing.
         assert cache.get("a") == b"1"
         wait_until(lambda: os.path.exists(daemon.socket_path), SECONDS, "the socket file")
-        assert time.monotonic() - removed < 1.2
+
+    for _ in range(2):
+        takes_less_than(1.0, lose_it)
         with daemon.cache() as another:
             assert another.get("a") == b"1"
     assert os.stat(daemon.socket_path).st_mode & 0o777 == 0o600

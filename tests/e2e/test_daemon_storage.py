@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -15,7 +16,7 @@ from autoloadd_client.errors import CacheError, NotDurableError
 from ..running import Daemon, private_directory, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from autoloadd_client import Cache
@@ -244,3 +245,138 @@ def test_a_merge_larger_than_the_bound(idle_daemon: Daemon) -> None:
         assert names_of(cache) == {"a"}
         cache.merge((f"n{number}", bytes(MIB)) for number in range(10))
         assert cache.count() == 11
+
+
+class Watch:
+    """Looks at a daemon all the time, and keeps the most that it took, in bytes."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.disk = self.memory = 0
+        self._daemon = daemon
+        self._before = daemon.status()["memory_bytes"]
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stopped.wait(0.01):
+            self.disk = max(self.disk, disk_use(self._daemon.cache_dir))
+            self.memory = max(self.memory, self._daemon.status()["memory_bytes"] - self._before)
+
+
+def disk_use(directory: Path) -> int:
+    found = 0
+    for root, _, names in os.walk(directory):
+        for name in names:
+            with suppress(FileNotFoundError):
+                found += os.lstat(os.path.join(root, name)).st_blocks * 512
+    return found
+
+
+def fill_with_puts(daemon: Daemon) -> None:
+    with daemon.cache("zsh/1/8") as cache:
+        for number in range(300):
+            cache.put(f"n{number}", os.urandom(100_000), wait=number % 10 == 0)
+        for number in range(300):
+            cache.put("same", os.urandom(100_000), wait=number % 10 == 0)
+        assert cache.flush().refused == 0
+
+
+def fill_with_bulks(daemon: Daemon) -> None:
+    with daemon.cache("zsh/2/8") as cache:
+        for _ in range(4):
+            cache.replace({f"n{number}": os.urandom(100_000) for number in range(140)})
+        assert cache.count() == 140
+
+
+def fill_with_tiny_entries(daemon: Daemon) -> None:
+    """Their places in the index take more than they do."""
+    with daemon.cache("zsh/3/8") as cache:
+        for part in range(4):
+            cache.merge({f"n{part}-{number}": b"x" for number in range(20_000)})
+        assert cache.count() > 0
+
+
+def fill_with_shards(daemon: Daemon) -> None:
+    for number in range(300):
+        with daemon.cache(f"shell/{number}/8") as cache:
+            cache.put("a", os.urandom(60_000))
+    with daemon.connect() as client:
+        assert 0 < len(client.ok("shards")) < 300
+
+
+@pytest.mark.parametrize(
+    "fill", [fill_with_puts, fill_with_bulks, fill_with_tiny_entries, fill_with_shards]
+)
+def test_an_over_full_cache_stays_within_its_bounds(
+    fill: Callable[[Daemon], None], idle_daemon: Daemon
+) -> None:
+    """docs/storage.md, "Its size": what has been measured is 3.2 and 4 times."""
+    idle_daemon.start("--max-bytes", "16 MiB")
+    with Watch(idle_daemon) as watch:
+        fill(idle_daemon)
+    wait_until(lambda: idle_daemon.status()["shard_bytes"] <= 16 * MIB, SECONDS, "room to be made")
+    assert watch.disk <= 4 * 16 * MIB
+    assert watch.memory <= 4 * 16 * MIB + 32 * MIB
+    assert storage(idle_daemon)["state"] == "healthy"
+    assert idle_daemon.status()["counters"].get("refused_writes", 0) == 0
+
+
+def test_a_bulk_that_is_given_up_has_cost_nobody_anything(idle_daemon: Daemon) -> None:
+    idle_daemon.start("--max-bytes", "16 MiB")
+    with idle_daemon.cache(OTHER) as other, idle_daemon.connect() as client:
+        kept = {f"n{number}": os.urandom(100_000) for number in range(80)}
+        other.merge(kept)
+        client.hello()
+        token = client.ok("bulk_begin", "merge")
+        for number in range(14):
+            client.ok("bulk_add", token, {f"n{number}": [os.urandom(MIB)]})
+        other.put("more", b"1")
+        client.ok("bulk_abort", token)
+        assert other.get_many(kept) == kept
+        assert [shard["producer"]["name"] for shard in other.shards()] == ["fish"]
+        assert len([path for path in idle_daemon.cache_dir.iterdir() if path.is_dir()]) == 1
+
+
+def test_hundreds_of_producers_are_no_fault_of_storage(idle_daemon: Daemon) -> None:
+    idle_daemon.prefix = ["prlimit", "--nofile=128:128"]
+    idle_daemon.start()
+    for blob in (b"1", b"2"):
+        for number in range(200):
+            with idle_daemon.cache(f"shell/{number}/8") as cache:
+                cache.put("a", blob)
+    found = idle_daemon.status()
+    assert found["shards"] == 200
+    assert found["storage"]["state"] == "healthy"
+    assert found["counters"].get("refused_writes", 0) == 0
+    idle_daemon.kill()
+    idle_daemon.start()
+    for number in range(0, 200, 7):
+        with idle_daemon.cache(f"shell/{number}/8") as cache:
+            assert cache.get("a") == b"2"
+            assert cache.flush().refused == 0
+
+
+def test_a_shard_directory_that_is_moved_away_takes_nothing_more(
+    daemon: Daemon, cache: Cache
+) -> None:
+    cache.put("a", b"1")
+    (shard,) = daemon.cache_dir.iterdir()
+    shard.rename(daemon.directory / "elsewhere")
+    with pytest.raises(NotDurableError, match="removed or replaced"):
+        cache.put("b", b"2")
+    found = storage(daemon)
+    assert found["state"] == "degraded"
+    assert found["next_try_ns"] >= 0
+    wait_until(lambda: storage(daemon)["state"] == "healthy", SECONDS, "a new image")
+    cache.put("b", b"2")
+    daemon.kill()
+    daemon.start()
+    assert cache.get_many(["a", "b"]) == {"a": b"1", "b": b"2"}

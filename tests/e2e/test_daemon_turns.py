@@ -69,6 +69,7 @@ def test_a_client_that_never_stops_asking_keeps_nobody_waiting(
 def test_what_is_staged_before_a_drop_never_meets_what_is_staged_after(daemon: Daemon) -> None:
     with daemon.connect() as first, daemon.connect() as second:
         first.hello()
+        first.ok("put", "c", b"before")
         token = first.ok("bulk_begin", "merge")
         first.ok("bulk_add", token, {"a": [b"first"]})
         (shard,) = first.ok("shards")

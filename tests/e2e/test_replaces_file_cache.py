@@ -451,7 +451,8 @@ def test_module_functions_never_raise_without_a_daemon(daemon: Daemon) -> None:
     assert facade.try_merge_in({"a": b"1"}) is False
     assert (facade.cached_names(), facade.entry_count()) == (set(), 0)
     assert (facade.stats(), facade.clear()) == ({}, False)
-    assert time.monotonic() - started < 2
+    # None of them waited for its deadline of 30 s.
+    assert time.monotonic() - started < 15
 
 
 # | default path in the user's cache directory

@@ -269,7 +269,8 @@ def test_a_file_that_hangs_costs_its_deadline_and_nothing_else(zsh: Zsh, functio
     os.mkfifo(found[1].path)  # nobody writes into it: zsh waits for ever
     started = time.monotonic()
     done = outcomes(zsh, found, file_seconds=0.5)
-    assert 0.5 <= time.monotonic() - started < 5
+    # Once, not once for each file; a busy machine adds some.
+    assert 0.5 <= time.monotonic() - started < 20
     assert done["b"] == "zsh took more than 0.5 s and was killed"
     assert isinstance(done["a"], bytes)
     assert isinstance(done["c"], bytes)

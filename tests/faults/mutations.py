@@ -144,6 +144,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         (SESSION, HOSTILE, LIMITS),
     ),
     Mutation(
+        "requests of all clients together unbounded",
+        f"{_DAEMON}/room.py",
+        "if self.received < RECEIVED_BYTES or peer is self._favoured:",
+        "if True:",
+        ("tests/daemon/test_room.py", "tests/e2e/test_daemon_memory.py"),
+    ),
+    Mutation(
         "client that takes nothing kept for ever",
         f"{_DAEMON}/peers.py",
         "\n            or (blocked and now_ns - blocked > UNSENT_SECONDS * _NS)",

@@ -84,7 +84,7 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "fsync answered without a sync",
         f"{_DAEMON}/writer.py",
-        "if any(group.wants_sync for group in appended):",
+        'if any(write.sync == "fsync" for write in batch):',
         "if not batch:",
         (WRITER, CRASHES),
     ),
@@ -131,8 +131,8 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "frames stay after their sync failed",
         f"{_DAEMON}/writer.py",
-        "                    group.files.cut_back(group.end_before)\n",
-        "",
+        "files.cut_back(ends[shard])",
+        "pass",
         (WRITER, CRASHES),
     ),
     Mutation(
@@ -145,9 +145,23 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "removed journal not noticed before an acknowledgement",
         f"{_STORAGE}/journal.py",
-        "if not self._files.links(self._descriptor):",
-        "if False:",
+        "if self._files.identity(self.path) != self._identity:\n                raise",
+        "if False:\n                raise",
         (JOURNAL, STORAGE),
+    ),
+    Mutation(
+        "earlier daemon's journal synced in place",
+        f"{_STORAGE}/journal.py",
+        "            if self._is_inherited:\n",
+        "            if False:\n",
+        (JOURNAL, FILES, CRASHES),
+    ),
+    Mutation(
+        "flush brings only its own shard to the disk",
+        f"{_DAEMON}/writer.py",
+        "(self._catalog if flushes else ())",
+        "()",
+        (WRITER, CRASHES),
     ),
     # Image, changes and floor as one truth
     Mutation(
@@ -235,6 +249,13 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
         "        if False:\n",
         (CHAINS, CRASHES),
     ),
+    Mutation(
+        "epoch kept although frames were lost",
+        f"{_STORAGE}/recovery.py",
+        "    shard.epoch = new_epoch()\n",
+        "",
+        (RECOVERY, CHAINS, BITS),
+    ),
     # Checksums
     Mutation(
         "record's checksum not compared",
@@ -283,7 +304,7 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
         f"{_STORAGE}/bulks.py",
         "if len(data) != bulk.size or crc32(data) != bulk.checksum:",
         "if len(data) != bulk.size:",
-        (BULKS, BITS),
+        (BULKS,),
     ),
     Mutation(
         "image served without having been verified",

@@ -36,6 +36,7 @@ WIDER = ("tests/daemon", "tests/protocol", "tests/client", "tests/faults", "test
 RUN_SECONDS = 900.0
 _CAUGHT = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 _PASSED, _FAILED = 0, 1
+_HUNG = "a test that hung"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +66,20 @@ def run_tests(copy: Path, tests: Sequence[str]) -> str | None:
     """Return the first test that fails on a copy of the code, or None. Raises MutationError."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider",
-         "--ignore=tests/faults/test_mutations.py", *tests],
+         "-p", "tests.faults.unshrunk", "--ignore=tests/faults/test_mutations.py", *tests],
         cwd=ROOT, env=_environment(copy), capture_output=True, text=True, check=False,
         timeout=RUN_SECONDS,
     )  # fmt: skip
     if done.returncode == _PASSED:
         return None
+    if "Timeout (" in done.stderr:
+        return _HUNG  # faulthandler's word: it ends a run whose test takes too long
     if done.returncode != _FAILED:
         raise MutationError(f"pytest ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     found = _CAUGHT.search(done.stdout)
-    return found[1] if found else "a test that hung"
+    if found is None:
+        raise MutationError(f"no test's name in:\n{done.stdout}{done.stderr}")
+    return found[1]
 
 
 def _environment(copy: Path) -> dict[str, str]:
@@ -88,12 +93,17 @@ def _environment(copy: Path) -> dict[str, str]:
 
 
 def try_mutation(mutation: Mutation, *, wider: bool = True) -> Outcome:
-    """Return what became of a bug. Raises MutationError."""
+    """Return what became of a bug. Raises MutationError.
+
+    Who caught it must pass without the bug at once: it may have failed by chance.
+    """
     started = time.monotonic()
     with copied_code(mutation) as copy:
         caught_by = run_tests(copy, mutation.tests)
         if caught_by is None and wider:
             caught_by = run_tests(copy, WIDER)
+    if caught_by not in (None, _HUNG):
+        _check_passes([caught_by])
     return Outcome(mutation.name, caught_by, time.monotonic() - started)
 
 
@@ -111,8 +121,12 @@ def check_tests_pass(mutations: Sequence[Mutation]) -> None:
     Raises MutationError.
     """
     tests = dict.fromkeys(test for mutation in mutations for test in mutation.tests)
+    _check_passes([*tests])
+
+
+def _check_passes(tests: Sequence[str]) -> None:
     with copied_code() as copy:
-        failed = run_tests(copy, [*tests])
+        failed = run_tests(copy, tests)
     if failed is not None:
         raise MutationError(f"{failed} fails without any bug: mend that first")
 

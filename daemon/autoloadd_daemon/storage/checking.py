@@ -13,6 +13,7 @@ import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from autoloadd_daemon.errors import DamageError
 from autoloadd_protocol.errors import ImageError
@@ -21,7 +22,7 @@ from autoloadd_protocol.image import HEADER_BYTES, parse_header
 from .bulks import bulk_name, read_bulk
 from .images import IMAGE_NAME, TEMPORARY_NAME
 from .records import parse_records
-from .recovery import read_shard
+from .recovery import LEFT_OVER, read_shard
 from .scanning import JOURNAL_NAME
 from .set_aside import is_set_aside
 
@@ -145,10 +146,13 @@ class _ShardCheck:
         return names if self._image is None else {*names, IMAGE_NAME}
 
     def check_place(self) -> Iterator[FileReport]:
-        """Return a report about the directory itself where it is another shard's."""
+        """Yield reports about the directory: another shard's, or one where a file is missing."""
         shard = self._reading.shard
         if shard is not None and shard.producer.shard_id() != os.path.basename(self._directory):
             problem = f"holds the shard of {shard.producer}; autoloadd does not start: move it away"
+            yield FileReport(self._directory, "shard", Verdict.DAMAGED, 0, problem=problem)
+        if shard is not None and shard.missing is not None:
+            problem = f"{shard.missing} is missing: nothing from before it is served"
             yield FileReport(self._directory, "shard", Verdict.DAMAGED, 0, problem=problem)
 
     def check(self, name: str) -> FileReport | None:
@@ -236,7 +240,7 @@ def _describe_left_over(name: str) -> str | None:
     """Return what a file is that the next start removes, or None for any other."""
     if name == TEMPORARY_NAME:
         return "an image that is not whole yet, or was not when the daemon ended"
-    return "a bulk write that is not committed" if _STAGED_NAME.fullmatch(name) else None
+    return "what was not brought to its end" if LEFT_OVER.fullmatch(name) else None
 
 
 def _named_bulks(scans: list[JournalScan]) -> Iterator[tuple[str, tuple[int, int, BulkFile]]]:
@@ -283,7 +287,10 @@ def _find_disorder(image: Image) -> str | None:
 
 
 def _locate_damage(files: Files, path: str) -> int | None:
-    """Return the first byte that can be told to be bad: of the header, the index or a record."""
+    """Return the first byte that can be told to be bad: of the header, the index or a record.
+
+    None where the file is whole in itself, or cannot be read.
+    """
     try:
         data = files.read(path)
     except FileNotFoundError:
@@ -302,4 +309,5 @@ def _locate_damage(files: Files, path: str) -> int | None:
             position = record.end
     except DamageError:
         return position
-    return HEADER_BYTES
+    is_bad = crc32(data[HEADER_BYTES : header.records_at]) != header.index_checksum
+    return HEADER_BYTES if is_bad else None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .scanning import JournalScan, JournalScans
 
 _BULK = re.compile(r"bulk\.\d+")
-_LEFT_OVER = re.compile(rf"staged\.\d+|(journal|bulk)\.\d+{re.escape(COPY_SUFFIX)}")
+LEFT_OVER = re.compile(rf"staged\.\d+|(journal|bulk)\.\d+{re.escape(COPY_SUFFIX)}")
 _OUTDATED = "a journal behind it is missing: what it holds may be outdated"
 
 
@@ -249,7 +249,7 @@ def _sweep(files: Files, directory: str, reading: Reading) -> list[SetAside]:
     found: list[SetAside] = []
     for name in files.names(directory):
         is_spare = _BULK.fullmatch(name) and name not in named and not reading.damaged
-        if is_spare or _LEFT_OVER.fullmatch(name):
+        if is_spare or LEFT_OVER.fullmatch(name):
             found += clear_away(files, f"{directory}/{name}")
     return found
 

@@ -97,7 +97,29 @@ def scan_journal(path: str, data: bytes) -> JournalScan:
     synced = max((frame.synced for frame in frames), default=0)
     if problem is not None:
         synced = max(synced, _synced_behind(data, position, generation))
+        in_place = _without_misplaced(frames, data, position, header.base_generation)
+        if len(in_place) < len(frames):
+            # No torn write leaves good frames in another order: all of the file is suspect.
+            frames, synced = in_place, len(data)
+            position = frames[-1].end if frames else HEADER_BYTES
     return JournalScan(path, header, data, frames, position, synced, problem)
+
+
+def _without_misplaced(
+    frames: list[Frame], data: bytes, bad: int, base_generation: int
+) -> list[Frame]:
+    """Return the frames that are where they were written, by what the one behind them says.
+
+    One that is good and comes too late shows that those above its generation came too early. One
+    that is there already is a copy, and shows nothing.
+    """
+    try:
+        late = parse_frame(data, bad, above=base_generation)
+    except DamageError:
+        return frames
+    if any(frame.generation == late.generation for frame in frames):
+        return frames
+    return [frame for frame in frames if frame.generation < late.generation]
 
 
 def _synced_behind(data: bytes, bad: int, generation: int) -> int:

@@ -205,6 +205,22 @@ def test_a_bulk_that_is_lost_ends_the_journal_before_it(
     assert Life(directory).contents == {b"a": A, b"d": B}
 
 
+def test_a_good_bulk_of_the_same_length_in_anothers_place_is_damage(directory: Path) -> None:
+    life = Life(directory)
+    life.bulk("merge", [{b"a": Item(b"older")}])
+    life.bulk("merge", [{b"a": Item(b"newer")}])
+    life.put({b"b": B}, sync=True)
+    life.put({b"c": C})
+    life.crash()
+    files = files_in(directory)
+    older, newer = files[bulk_name(1)], files[bulk_name(2)]
+    assert len(older) == len(newer)
+    # Each record is whole: only the frame's checksum knows the file.
+    life = recover(directory, files | {bulk_name(2): older})
+    assert life.contents == {b"a": Item(b"older")}
+    assert life.set_aside
+
+
 def recover(directory: Path, files: dict[str, bytes]) -> Life:
     write_files(directory, files)
     return Life(directory)

@@ -145,6 +145,20 @@ def test_an_error_at_each_step_leaves_the_old_or_the_new_image(
             assert not (cache_dir / TEMPORARY_NAME).exists()
 
 
+def test_a_file_whose_sync_failed_is_not_synced_again(cache_dir: Path) -> None:
+    """Also where it could not be removed: the next build takes a new file."""
+    files = RecordingFiles(fail_at=7, persistent=True)
+    changes: dict[bytes, Record | None] = dict(records_of({b"b": B}))
+    with pytest.raises(StorageError, match="Input/output error"):
+        build_image(files, str(cache_dir), snapshot(changes))
+    assert files.failed[0] == ("sync", TEMPORARY_NAME)
+    left = os.stat(cache_dir / TEMPORARY_NAME)
+    kept = os.open(cache_dir / TEMPORARY_NAME, os.O_RDONLY)
+    build_image(QuickFiles(), str(cache_dir), snapshot(changes))
+    assert os.stat(cache_dir / IMAGE_NAME).st_ino != left.st_ino
+    os.close(kept)
+
+
 def test_a_missing_image_is_none(cache_dir: Path) -> None:
     assert load_image(str(cache_dir / IMAGE_NAME)) is None
 

@@ -9,16 +9,18 @@ import pytest
 
 from autoloadd_daemon.errors import DamageError, StorageError
 from autoloadd_daemon.storage.files import Files
-from autoloadd_daemon.storage.images import IMAGE_NAME, TEMPORARY_NAME
+from autoloadd_daemon.storage.images import IMAGE_NAME, TEMPORARY_NAME, load_image
 from autoloadd_daemon.storage.journal import journal_name
 from autoloadd_daemon.storage.records import (
     HEADER_BYTES,
     JournalHeader,
     encode_clear,
     encode_put,
+    parse_frame,
     parse_journal_header,
 )
 from autoloadd_daemon.storage.recovery import recover_shard
+from autoloadd_daemon.storage.scanning import JOURNAL_NAME
 from autoloadd_daemon.storage.set_aside import find_set_aside
 from autoloadd_protocol.producer import Producer
 
@@ -197,13 +199,24 @@ def test_a_foreign_journal_does_not_hide_that_one_is_missing(directory: Path) ->
     assert_goes_on(life)
 
 
-def test_frames_out_of_order_are_damage(directory: Path) -> None:
+def test_a_frame_that_comes_too_late_shows_that_others_came_too_early(directory: Path) -> None:
+    data = JournalHeader(PRODUCER, EPOCH, 1, 0, 0, 5).pack()
+    frames = [
+        b"".join(encode_put(generation, 0, [record_of(name, item)]))
+        for generation, name, item in ((1, b"a", A), (2, b"a", B), (3, b"c", C))
+    ]
+    life = recover(directory, {journal_name(1): data + frames[0] + frames[2] + frames[1]})
+    assert life.contents == {b"a": A}, "`c` without what was written before it was never there"
+    assert kept_names(life) == [journal_name(1)]
+    assert_goes_on(life)
+
+
+def test_a_frame_that_was_written_twice_is_a_bad_end(directory: Path) -> None:
     data = JournalHeader(PRODUCER, EPOCH, 1, 0, 0, 5).pack()
     good = b"".join(encode_put(2, 0, [record_of(b"a", A)]))
-    late = b"".join(encode_put(1, 0, [record_of(b"a", B)]))
-    life = recover(directory, {journal_name(1): data + good + late})
+    life = recover(directory, {journal_name(1): data + good + good})
     assert life.contents == {b"a": A}
-    assert life.torn_bytes == len(late)
+    assert life.torn_bytes == len(good)
 
 
 def test_frames_that_the_next_header_does_not_count_were_refused(directory: Path) -> None:
@@ -391,3 +404,69 @@ def stops_recovery(disk: RecordingFiles, directory: Path) -> bool:
         assert disk.failed
         return True
     return bool(disk.failed)
+
+
+# What is lost begins a new epoch
+
+
+def epochs_on_disk(directory: Path) -> set[int]:
+    """Return the epochs of image and journals."""
+    files = files_in(directory)
+    image = load_image(str(directory / "image"))
+    assert image is not None
+    journals = [data for name, data in files.items() if JOURNAL_NAME.fullmatch(name)]
+    return {image.header.epoch, *(parse_journal_header(data).epoch for data in journals)}
+
+
+@pytest.mark.parametrize("lost", ["a frame", "a journal", "the tail after a gap", "the image"])
+def test_generations_never_compare_across_lost_history(lost: str, directory: Path) -> None:
+    files = three_journals(directory)
+    if lost == "a frame":
+        name = journal_name(2)
+        files[name] = files[name][:HEADER_BYTES] + b"x" + files[name][HEADER_BYTES + 1 :]
+    elif lost == "a journal":
+        del files[journal_name(2)]
+    elif lost == "the tail after a gap":
+        del files[journal_name(2)]
+        unsynced = parse_frame(files[journal_name(3)], HEADER_BYTES).end
+        files[journal_name(3)] = files[journal_name(3)][:unsynced]
+    else:
+        files["image"] = b"damaged"
+    life = recover(directory, files)
+    epoch = life.shard.epoch
+    assert epoch != EPOCH
+    assert_goes_on(life)
+    assert epochs_on_disk(directory) == {epoch}
+
+
+def test_without_a_loss_the_epoch_stays(directory: Path) -> None:
+    files = three_journals(directory)
+    files[journal_name(3)] += b"torn"
+    assert recover(directory, files).shard.epoch == EPOCH
+
+
+def test_bulks_of_a_journal_that_is_set_aside_are_kept_with_it(directory: Path) -> None:
+    live(directory, ("put", {b"a": A}), ("bulk", "merge", [{b"b": B}])).crash()
+    live(directory, ("put", {b"c": C}), ("sync",), ("put", {b"d": D})).crash()
+    files = files_in(directory)
+    # Without its header nothing says any more which bulks it named.
+    files[journal_name(1)] = b"x" + files[journal_name(1)][1:]
+    (bulk,) = [name for name in files if name.startswith("bulk.")]
+    life = recover(directory, files)
+    assert kept_names(life) == sorted([bulk, journal_name(1)])
+    assert_goes_on(life)
+    kept = [Path(path) for path in find_set_aside(Files(), [str(directory)])]
+    assert {path.name.partition(".set-aside-")[0] for path in kept} == {bulk, journal_name(1)}
+    assert [path.read_bytes() for path in kept if path.name.startswith("bulk.")] == [files[bulk]]
+
+
+def test_an_image_that_may_be_outdated_is_kept_aside(directory: Path) -> None:
+    live(directory, ("put", {b"a": A}), ("build",), ("delete", [b"a"])).crash()
+    (lost,) = [name for name in files_in(directory) if name.startswith("journal")]
+    live(directory, ("put", {b"b": B}), ("sync",), ("put", {b"b": B})).crash()
+    files = files_in(directory)
+    del files[lost]
+    life = recover(directory, files)
+    assert kept_names(life) == ["image"]
+    assert life.recovered is not None
+    assert "a journal before" in str(life.recovered.missing)
