@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Self
 
 from autoloadd_daemon.builder import Builder
 from autoloadd_daemon.catalog import Catalog
+from autoloadd_daemon.descriptors import close_all
 from autoloadd_daemon.methods.context import Context
 from autoloadd_daemon.metrics import Metrics
 from autoloadd_daemon.session import Session
 from autoloadd_daemon.sharing import Sharing
+from autoloadd_daemon.storage.images import build_image
 from autoloadd_daemon.storage.syncing import SyncThread
 from autoloadd_daemon.writer import Writer
 from autoloadd_protocol.framing import LENGTH_BYTES
@@ -26,6 +28,8 @@ from .harness import PRODUCER, QuickFiles
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from autoloadd_daemon.shard import Shard
 
 SECONDS = 20.0
 
@@ -52,6 +56,7 @@ class Engine:
         self.builder = Builder(self.catalog, self.files, self.sync_thread, self.metrics)
         self.writer = Writer(self.catalog, self.builder, self.sync_thread, self.metrics)
         self.sharing = Sharing(self.files, str(cache_dir))
+        self.catalog.on_forget = self.sharing.drop
         self.stops: list[Callable[[object], None]] = []
         self.context = Context(
             self.catalog,
@@ -76,6 +81,13 @@ class Engine:
     def run_callback(self) -> None:
         """Wait for the end of one job of the sync thread, as the loop would."""
         self._callbacks.get(timeout=SECONDS)()
+
+    def build(self, shard: Shard) -> None:
+        """Build an image of a shard, here and now."""
+        files = self.catalog.files_of(shard)
+        covered = files.rotate()
+        shard.finish_build(*build_image(self.files, files.directory, shard.begin_build(None)))
+        files.forget(covered)
 
     def settle(self) -> None:
         """Carry out everything that was submitted."""
@@ -125,6 +137,8 @@ class Talk:
 
     def answers(self) -> list[Answer]:
         """Return the answers that are in the output."""
+        for _, descriptors in self.session.passing:
+            close_all(descriptors)
         self._received += b"".join(self.session.take_output())
         answers = []
         while len(self._received) >= LENGTH_BYTES:
