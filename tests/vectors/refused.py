@@ -227,13 +227,13 @@ def _bad_params() -> list[Case]:
 
 
 def _others() -> list[Case]:
-    # Without a bulk every token is unknown, whoever asks; attach and watch are reserved.
-    others = ("bulk_add", "bulk_commit", "bulk_abort", "attach", "watch")
+    # Without a bulk every token is unknown, whoever asks; watch is reserved.
+    others = ("bulk_add", "bulk_commit", "bulk_abort", "watch")
     data = [method for method in list(METHODS)[6:] if method not in others]
     return [
         *(
             _case(f"the method {method!r}", "unknown_method", request(method))
-            for method in ("", "nothing", "PING", "get ", "attach", "watch")
+            for method in ("", "nothing", "PING", "get ", "watch")
         ),
         *(
             _case(
