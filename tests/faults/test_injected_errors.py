@@ -136,11 +136,15 @@ class Trials:
             self.check_next_start(shard)
 
     def _check_that_it_says_so(self, shard: Expectation, error: int) -> None:
+        assert any(os.strerror(error) in message for message in shard.refusals)
         storage = self.daemon.status()["storage"]
+        if error == errno.EMFILE:
+            # What this process has too many of says nothing of the disk.
+            assert storage["state"] == "healthy"
+            return
         assert storage["state"] == "degraded"
         assert os.strerror(error) in storage["error"]
         assert storage["since_ns_ago"] >= 0 <= storage["next_try_ns"]
-        assert any(os.strerror(error) in message for message in shard.refusals)
 
     def _check_that_it_heals(self, shard: Expectation) -> None:
         began = time.monotonic()
