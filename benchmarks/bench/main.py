@@ -12,25 +12,29 @@ import argparse
 import gc
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from autoloadd_client.errors import CacheError
 from own_daemon import DaemonFailedError
 
 from . import load, table
+from .goals.builds import Memory, Stalls
 from .goals.crowds import CrowdGets, CrowdPuts
 from .goals.loads import PutsBySize, ServerGets, ServerPuts
 from .goals.reads import Reads
+from .goals.starts import Commands, DaemonStarts, FreshClients
 from .servers import Servers
 from .setting import Setting
 from .verdicts import BenchError, Figures, Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
     from .setting import Experiment
     from .verdicts import Row
@@ -38,10 +42,15 @@ if TYPE_CHECKING:
 EXPERIMENTS: tuple[type[Experiment], ...] = (
     Reads,
     CrowdGets,
+    FreshClients,
     ServerGets,
     ServerPuts,
     CrowdPuts,
     PutsBySize,
+    Stalls,
+    DaemonStarts,
+    Memory,
+    Commands,
 )
 HOME = Path(__file__).parents[2] / ".bench"
 ROUNDS = 7
@@ -54,6 +63,8 @@ _FAILURES = (BenchError, CacheError, DaemonFailedError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; return the exit status."""
     options = make_parser().parse_args(arguments)
+    # So that the servers are stopped, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, _leave)
     HOME.mkdir(exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="run-", dir=options.place or HOME))
     machine = table.describe_machine(place)
@@ -162,6 +173,10 @@ def show(text: str) -> None:
     """Show what is going on, on a terminal."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _rounds(options: argparse.Namespace) -> int:

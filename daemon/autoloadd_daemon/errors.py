@@ -9,6 +9,7 @@ DaemonError
     ├── FullError            there is no room: tried again every second
     ├── DescriptorsError     no descriptor is free: `busy`, and no fault of the disk
     └── DamageError          a file's bytes are not what was written: set the file aside
+        └── UnreadableError  a file that is there cannot be read: no torn write leaves that
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class DescriptorsError(StorageError):
 
 class DamageError(StorageError):
     """A file's bytes are not what was written, or of a version that is not known."""
+
+
+class UnreadableError(DamageError):
+    """A file is there and cannot be read. What it holds may have been promised."""
 
 
 def storage_error(what: str, error: OSError) -> StorageError:

@@ -229,6 +229,8 @@ class Writer:
             try:
                 if write.changes:
                     self._builder.check_room()
+                if write.sync == "fsync":
+                    self._check_syncs()
                 write.prepare()
             except StorageError as exc:
                 self._refuse(write, exc)
@@ -243,6 +245,11 @@ class Writer:
             self._sync(batch, appended)
         else:
             self._finish(batch, appended)
+
+    def _check_syncs(self) -> None:
+        """Raise StorageError while any journal is not healed: what "synced" means is in doubt."""
+        if self._metrics.health.is_degraded and (failure := self._catalog.failure) is not None:
+            raise StorageError(failure)
 
     def _append(self, group: _Group) -> bool:
         files = group.files

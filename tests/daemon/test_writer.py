@@ -142,12 +142,15 @@ def test_a_failed_sync_refuses_its_shard_alone(
     files.log.clear()
     engine.writer.submit(Flush(PRODUCER, "fsync", answers.append))
     engine.writer.submit(put(answers, b"c", B))
+    # Elsewhere too `fsync` promises what is in doubt now; `write` does not.
+    engine.writer.submit(put(answers, b"d", A, "fsync", OTHER))
+    engine.writer.submit(put(answers, b"e", A, "write", OTHER))
     engine.settle()
-    assert answers.codes[3:] == [NOT_DURABLE, NOT_DURABLE]
+    assert answers.codes[3:] == [NOT_DURABLE, NOT_DURABLE, NOT_DURABLE, 2]
     shard, disk = engine.catalog.open(PRODUCER)
     _, other = engine.catalog.open(OTHER)
     # A flush is for all shards; the one whose sync failed is neither synced nor appended to again.
-    assert files.operations(on="journal") == ["sync journal.00000001"]
+    assert files.operations(on="journal") == ["append journal.00000001", "sync journal.00000001"]
     assert other.synced == other.end
     assert disk.synced < disk.end
     assert contents_of(shard) == {b"a": A}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,18 +18,22 @@ import pytest
 
 from autoloadd_protocol.limits import FRAME_BYTES, FRAME_SECONDS, UNSENT_BYTES, UNSENT_SECONDS
 
-from ..running import producer_map, wait_until
+from ..running import own_environment, producer_map, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ..running import Daemon, RawClient
 
 SECONDS = 20.0
 MIB = 1024 * 1024
 MAY_GROW = 16 * MIB
-WORST_ANSWER = 0.5
-"""The promise is 50 ms at p99; one answer of a loaded test machine may take this long."""
+WORST_P99 = 0.05
+"""What is promised to the others, in seconds."""
+
+TRIALS = 4
+WORST_ANSWER = 5.0
+"""No answer takes so long, in any trial, on any machine."""
 
 
 def resident_bytes(daemon: Daemon, field: str = "VmRSS") -> int:
@@ -36,34 +43,58 @@ def resident_bytes(daemon: Daemon, field: str = "VmRSS") -> int:
     return int(found[1]) * 1024
 
 
+def serves_others(daemon: Daemon, attack: Callable[[], None]) -> None:
+    """Attack a daemon while another client puts and gets all the time; check what it was answered.
+
+    Where the daemon waits for a processor, because of others on this machine, as much longer may
+    its answers take. Other noise comes and goes: one trial of a few is without.
+    """
+    p99s: list[float] = []
+    for _ in range(TRIALS):
+        before = processor_time(daemon)
+        with bystander(daemon) as took:
+            attack()
+        ran, waited = (now - then for now, then in zip(processor_time(daemon), before, strict=True))
+        assert max(took) < WORST_ANSWER
+        p99s.append(sorted(took)[len(took) * 99 // 100] * ran / (ran + waited))
+        if p99s[-1] < WORST_P99:
+            return
+    raise AssertionError(f"p99 of another client's answers, in seconds: {p99s}")
+
+
+def processor_time(daemon: Daemon) -> tuple[int, int]:
+    """Return for how many ns the daemon's loop ran, and waited for a processor to run on.
+
+    https://docs.kernel.org/scheduler/sched-stats.html; of kernels without, it counts as never.
+    """
+    try:
+        ran, waited, _ = Path(f"/proc/{daemon.pid}/schedstat").read_text().split()
+    except FileNotFoundError:
+        return time.monotonic_ns(), 0
+    return int(ran), int(waited)
+
+
 @contextmanager
-def others_are_served(daemon: Daemon) -> Iterator[None]:
-    """Have another client get and put all the time; check how long each took."""
+def bystander(daemon: Daemon) -> Iterator[list[float]]:
+    """Have an honest client ask until the end of the block; then its answers' times are there."""
     took: list[float] = []
-    stop = False
-
-    def ask() -> None:
-        with daemon.cache("other/1/8") as cache:
-            number = 0
-            while not stop or number < 20:
-                started = time.monotonic()
-                cache.put("mine", b"%d" % number)
-                assert cache.get("mine") == b"%d" % number
-                took.append(time.monotonic() - started)
-                number += 1
-                # A client with a little to do, not one that takes a whole processor.
-                time.sleep(0.001)
-
-    with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(ask)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.e2e.bystander", daemon.socket_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=own_environment({}),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
         try:
-            yield
+            assert process.stdout.readline() == "ready\n"
+            yield took
         finally:
-            stop = True
-        asking.result(SECONDS)
-    assert len(took) >= 20
-    assert sorted(took)[len(took) * 95 // 100] < WORST_ANSWER / 2
-    assert max(took) < WORST_ANSWER * 4
+            process.stdin.close()
+        took += json.loads(process.stdout.read())
+    assert process.returncode == 0
 
 
 def is_cut_off(client: RawClient) -> bool:
@@ -82,17 +113,22 @@ def is_cut_off(client: RawClient) -> bool:
 
 def test_a_hundred_that_drip(served: Daemon) -> None:
     """A byte now and then: whoever has not completed a frame after 2 s is cut off."""
+    serves_others(served, lambda: drip(served))
+
+
+def drip(daemon: Daemon) -> None:
+    """Have a hundred drip until they are cut off, and one that is slow but honest."""
+    before = daemon.status()["counters"].get("cut_off", 0)
     with ExitStack() as stack:
-        drippers = [stack.enter_context(served.connect()) for _ in range(100)]
-        honest = stack.enter_context(served.connect())
+        drippers = [stack.enter_context(daemon.connect()) for _ in range(100)]
+        honest = stack.enter_context(daemon.connect())
         frame = honest.request_bytes("ping")
-        stack.enter_context(others_are_served(served))
         started = time.monotonic()
         for number, dripper in enumerate(drippers):
             # Half of them say something sensible first; some stop within the length.
             dripper.send(frame * (number % 2) + b"\0\1\0\0\0"[: 2 + number % 4])
         sent = 0
-        while time.monotonic() - started < FRAME_SECONDS - 0.3:
+        while time.monotonic() - started < FRAME_SECONDS - 1:
             if time.monotonic() - started > 0.1 * sent:
                 sent += 1
                 for dripper in drippers:
@@ -100,18 +136,30 @@ def test_a_hundred_that_drip(served: Daemon) -> None:
                 # A frame that takes long, but not too long.
                 honest.send(frame[sent - 1 : sent])
             time.sleep(0.005)
-        # Only now: nobody was cut off too soon.
         honest.send(frame[sent:])
-        assert honest.receive() is not None
+        if time.monotonic() - started < FRAME_SECONDS:
+            # Only then: a machine that is busy enough makes anybody late.
+            assert honest.receive() is not None, "cut off too soon"
         for dripper in drippers[1::2]:
             answer = dripper.receive()
             assert answer is not None
             assert answer.result == "pong"
-        wait_until(lambda: all(map(is_cut_off, drippers)), SECONDS, "the drippers to be cut off")
-        assert FRAME_SECONDS < time.monotonic() - started < FRAME_SECONDS + 1.5
-        honest.socket.settimeout(SECONDS)
-        assert honest.ok("ping") == "pong"
-        assert honest.ok("status")["counters"]["cut_off"] >= 100
+        # However slowly they go on: bytes do not make time.
+        wait_until(
+            lambda: drip_on([each for each in drippers if not is_cut_off(each)]),
+            SECONDS,
+            "the drippers to be cut off",
+        )
+        assert time.monotonic() - started > FRAME_SECONDS
+    assert daemon.status()["counters"]["cut_off"] >= before + 100
+
+
+def drip_on(drippers: list[RawClient]) -> bool:
+    """Send one byte more of each; tell whether there is nobody left to do so."""
+    for dripper in drippers:
+        with suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
+            dripper.send(b"\0")
+    return not drippers
 
 
 def test_an_idle_client_stays(served: Daemon) -> None:
@@ -125,12 +173,13 @@ def test_an_idle_client_stays(served: Daemon) -> None:
 # Not reading
 
 
-def send_all_it_takes(client: RawClient, data: bytes) -> int:
+def send_all_it_takes(client: RawClient, data: bytes, at_least: int) -> int:
     """Send until the server takes nothing for a while; return how many bytes it took."""
-    client.socket.settimeout(0.5)
     sent = 0
     with suppress(TimeoutError):
         while True:
+            # It may be slow, but it is not finished before so much.
+            client.socket.settimeout(SECONDS if sent < at_least else 0.5)
             sent += client.socket.send(data)
     return sent
 
@@ -159,30 +208,34 @@ def test_clients_that_never_read(idle_daemon: Daemon, serving: str) -> None:
     with idle_daemon.cache("big/1/8") as cache:
         cache.put("blob", bytes(100_000))
         cache.put("small", b"")
+    serves_others(idle_daemon, lambda: read_nothing(idle_daemon))
+    assert idle_daemon.stop() == 0
+
+
+def read_nothing(daemon: Daemon) -> None:
+    """Have five ask without end and take no answer, beside one that always is behind a little."""
+    cut_off = daemon.status()["counters"].get("cut_off", 0)
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        steady = pool.submit(read_steadily, idle_daemon, UNSENT_SECONDS + 2)
-        before = resident_bytes(idle_daemon)
-        deaf = [stack.enter_context(idle_daemon.connect()) for _ in range(5)]
-        stack.enter_context(others_are_served(idle_daemon))
+        steady = pool.submit(read_steadily, daemon, UNSENT_SECONDS + 2)
+        before = resident_bytes(daemon)
+        deaf = [stack.enter_context(daemon.connect()) for _ in range(5)]
         started = time.monotonic()
         for client in deaf:
             client.hello(producer_map("big/1/8"))
-            taken = send_all_it_takes(client, client.request_bytes("get", "blob") * 100)
             # What was answered, what lies in the server, and what lies in the system.
             answered = UNSENT_BYTES // 100_000 * 24
+            taken = send_all_it_takes(client, client.request_bytes("get", "blob") * 100, answered)
             assert answered < taken < answered + 2 * MIB
-            assert not is_cut_off(client)
         # Answers from the shard's own memory take none.
-        assert resident_bytes(idle_daemon) - before < MAY_GROW
+        assert resident_bytes(daemon) - before < MAY_GROW
         wait_until(
-            lambda: idle_daemon.status()["counters"].get("cut_off", 0) == 5,
-            UNSENT_SECONDS + 5,
+            lambda: daemon.status()["counters"].get("cut_off", 0) == cut_off + 5,
+            UNSENT_SECONDS + SECONDS,
             "them to be cut off",
         )
-        assert UNSENT_SECONDS - 0.5 < time.monotonic() - started < UNSENT_SECONDS + 5
+        assert time.monotonic() - started > UNSENT_SECONDS
         assert steady.result(SECONDS) > 100
-    assert idle_daemon.stop() == 0
 
 
 # Hostile
@@ -244,10 +297,13 @@ def test_bombs(served: Daemon) -> None:
         throw(served, bomb)
     before = resident_bytes(served)
     codes: dict[str, set[str]] = {name: set() for name in BOMBS}
-    with others_are_served(served):
+
+    def throw_all() -> None:
         for _ in range(5):
             for name, bomb in BOMBS.items():
                 codes[name].add(throw(served, bomb))
+
+    serves_others(served, throw_all)
     assert resident_bytes(served) - before < MAY_GROW
     refused = {"no UTF-8", "names that are arrays", "many entries of nothing", "a frame of one bin"}
     too_large = {"a million empty arrays", "floats"}
@@ -274,12 +330,15 @@ def test_what_a_client_had_sent_and_was_owed_goes_with_it(served: Daemon) -> Non
 
 def test_a_hundred_that_hang_up_at_every_point(served: Daemon) -> None:
     """Whatever they had begun goes with them."""
-    with others_are_served(served):
+
+    def hang_up() -> None:
         for cut in range(100):
             with served.connect() as client:
                 hello = client.request_bytes("hello", [1, 0], producer_map("hostile/2/8"))
                 begun = hello + client.request_bytes("bulk_begin", "merge")
                 client.send((begun + client.request_bytes("put", "a", b"1")[:-1])[: cut * 2])
+
+    serves_others(served, hang_up)
     wait_until(lambda: served.status()["connections"] == 1, SECONDS, "all of them to go")
     with served.connect() as client:
         client.hello(producer_map("hostile/2/8"))

@@ -9,6 +9,7 @@ import pytest
 
 from autoloadd_protocol.limits import (
     BLOB_BYTES,
+    BULKS,
     CONNECTIONS,
     FINGERPRINT_BYTES,
     FRAME_BYTES,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..running import Daemon, RawClient
 
 SECONDS = 20.0
+STAGED_AT_MOST = 16 * 1024 * 1024
 NAME = "n" * NAME_BYTES
 FINGERPRINT = b"f" * FINGERPRINT_BYTES
 TEXT = "t" * 128
@@ -208,3 +210,69 @@ def test_the_longest_idle_goes_while_its_requests_are_run(served: Daemon) -> Non
             clients.append(newest)
         assert len(clients) >= CONNECTIONS - 5
         assert {client.ok("status")["pid"] for client in clients[-5:]} == {pid}
+
+
+# Bulks
+
+
+@pytest.mark.parametrize(
+    ("entries", "limit"),
+    [
+        ({"a": [bytes(BLOB_BYTES + 1)]}, "blob_bytes"),
+        ({NAME + "n": [b""]}, "name_bytes"),
+        ({"a": [b"", FINGERPRINT + b"f"]}, "fingerprint_bytes"),
+        ({name: [b""] for name in [*MANY_NAMES, "x"]}, "names"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else None,
+)
+def test_what_is_too_large_for_a_bulk(
+    client: RawClient, entries: dict[str, list[bytes]], limit: str
+) -> None:
+    """It is refused, and the bulk goes on without it."""
+    token = client.ok("bulk_begin", "merge")
+    answer = client.call("bulk_add", token, entries)
+    assert answer.error is not None
+    maximum = MAXIMA[limit]
+    assert answer.error[::2] == ("too_large", {"limit": limit, "max": maximum, "got": maximum + 1})
+    assert client.ok("bulk_add", token, {"a": [b"1"]}) == 1
+    client.ok("bulk_commit", token)
+    assert client.ok("names") == (("a", None),)
+
+
+@pytest.mark.parametrize("serving", ["epoll", "tasks"])
+def test_what_is_staged_counts_towards_the_bound(idle_daemon: Daemon, serving: str) -> None:
+    """Of all bulks together, and no longer when they are given up."""
+    idle_daemon.environment["AUTOLOADD_SERVING"] = serving
+    idle_daemon.start("--max-bytes", str(STAGED_AT_MOST))
+    part = {"a": [bytes(BLOB_BYTES)]}
+    with ExitStack() as stack:
+        clients = [stack.enter_context(idle_daemon.connect()) for _ in range(BULKS)]
+        tokens = []
+        for client in clients:
+            client.hello()
+            tokens.append(client.ok("bulk_begin", "merge"))
+        room = STAGED_AT_MOST // BLOB_BYTES - 1
+        for number in range(room):
+            clients[number].ok("bulk_add", tokens[number], part)
+        last, token = clients[room], tokens[room]
+        answer = last.call("bulk_add", token, part)
+        assert answer.error is not None
+        code, _, detail = answer.error
+        assert code == "too_large"
+        assert (detail or {})["limit"] == "max_bytes"
+        assert (detail or {})["got"] > (detail or {})["max"]
+        clients[0].ok("bulk_abort", tokens[0])
+        assert last.ok("bulk_add", token, part) == 1
+        last.ok("bulk_commit", token)
+        assert last.ok("get", "a")[1] == bytes(BLOB_BYTES)
+    assert idle_daemon.stop() == 0
+
+
+def test_the_limits_are_told(served: Daemon) -> None:
+    """A client may rely on them before it has read them: no server sets them lower."""
+    with served.connect() as client:
+        told = client.hello().result["limits"]
+    assert {name: told[name] for name in ("frame_bytes", *MAXIMA)} == {
+        "frame_bytes": FRAME_BYTES,
+        **MAXIMA,
+    }

@@ -267,7 +267,9 @@ class Disk:
             # A file system with a journal keeps changes of names up to some moment. POSIX does not
             # promise that a rename reaches the disk before the removal that came after it.
             yield self._state(names[: generator.randint(0, len(names))], kept, generator)
-            some = [c for c in names if isinstance(c, Create) or generator.random() < 0.5]
+            some = [
+                c for c in names if generator.random() < (0.8 if isinstance(c, Create) else 0.5)
+            ]
             yield self._state(some, kept, generator)
 
     def after_kill(self) -> State:

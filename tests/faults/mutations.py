@@ -6,7 +6,7 @@ notices survives, and is a gap in the tests.
 
 from __future__ import annotations
 
-from .mutation import Mutation
+from .mutation import Change, Mutation
 from .mutations_in_storage import STORAGE_MUTATIONS
 
 WRITER = "tests/daemon/test_writer.py"
@@ -85,6 +85,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if not answer.startswith(answer_id(request), LENGTH_BYTES):\n",
         "        if False:\n",
         (CONNECTION,),
+        also=(
+            Change(
+                f"{_PROTOCOL}/requests.py",
+                "    return answer.startswith(answer_id(request) + NIL, LENGTH_BYTES)\n",
+                "    at = LENGTH_BYTES + len(answer_id(request))\n"
+                "    return answer.startswith(NIL, at)\n",
+            ),
+        ),
     ),
     Mutation(
         "connection goes on after a deadline",

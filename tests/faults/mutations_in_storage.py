@@ -79,7 +79,7 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
         f"{_DAEMON}/catalog.py",
         "self._files.sync_directory(self.cache_dir)",
         "pass",
-        (CRASHES,),
+        (f"{CRASHES}::test_crash_states[drop_and_begin_again]", CRASHES),
     ),
     Mutation(
         "fsync answered without a sync",

@@ -57,6 +57,6 @@ async def test_crash_states(
         log, histories = await record(workload, cache_dir, schedule)
         explorer = Explorer(case, cache_dir, tmp_path / "scratch", number)
         where = f"{workload.__name__}, {schedule}"
-        every = min(1.0, 0.08 * effort)
+        every = min(1.0, 0.05 * effort)
         explorer.explore(log, Promises(histories), where, every=every, states=2 * min(effort, 5))
     assert case.lost == case.wrong == 0

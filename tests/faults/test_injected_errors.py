@@ -12,6 +12,7 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -19,7 +20,7 @@ import pytest
 
 from autoloadd_protocol.producer import Producer
 
-from ..running import wait_until
+from ..running import Daemon, private_directory, wait_until
 from .expectation import Expectation
 from .injecting import (
     Call,
@@ -31,13 +32,12 @@ from .injecting import (
     require_strace,
     synced_again,
 )
+from .report import FaultCase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from ..running import Daemon
-    from .report import FaultCase
 
 HEAL_SECONDS = 60.0
 TRIALS_PER_CASE = 1
@@ -105,18 +105,8 @@ class Trials:
         """A new shard, and the paths of its files."""
         producer = Producer("zsh", str(self.next))
         self.next += 1
-        with self.daemon.cache(f"zsh/{producer.version}/8") as cache:
-            yield Expectation(cache), paths_of_shard(self.daemon.cache_dir / producer.shard_id())
-
-    def points(self) -> Sequence[Call]:
-        """Return the calls that can fail: what is made where none does."""
-        with self.shard() as (shard, paths):
-            before_the_fault(shard)
-            with Tracer(self.daemon.pid, arguments(paths, self.log)):
-                under_the_fault(shard, self.case)
-                wait_for_the_builder(self.daemon)
-            assert not shard.refusals
-        return [call for call in calls_in(self.log) if call.name in ERRORS]
+        with self.daemon.cache(f"zsh/{producer.version}/8") as client:
+            yield Expectation(client), paths_of_shard(self.daemon.cache_dir / producer.shard_id())
 
     def run(self, call: Call, error: int, *, lasts: bool, crashes: bool) -> None:
         """Let a call fail; see what is answered, and what is there after a crash."""
@@ -136,11 +126,15 @@ class Trials:
             self.check_next_start(shard)
 
     def _check_that_it_says_so(self, shard: Expectation, error: int) -> None:
+        assert any(os.strerror(error) in message for message in shard.refusals)
         storage = self.daemon.status()["storage"]
+        if error == errno.EMFILE:
+            # What this process has too many of says nothing of the disk.
+            assert storage["state"] == "healthy"
+            return
         assert storage["state"] == "degraded"
         assert os.strerror(error) in storage["error"]
         assert storage["since_ns_ago"] >= 0 <= storage["next_try_ns"]
-        assert any(os.strerror(error) in message for message in shard.refusals)
 
     def _check_that_it_heals(self, shard: Expectation) -> None:
         began = time.monotonic()
@@ -167,6 +161,21 @@ def wait_for_the_builder(daemon: Daemon) -> None:
     wait_until(lambda: len(list(daemon.cache_dir.glob("*/journal.*"))) < 2, HEAL_SECONDS, "removal")
 
 
+@cache
+def calls_that_may_fail() -> Sequence[Call]:
+    """Return the calls that are made where none fails."""
+    with private_directory() as directory:
+        trials = Trials(Daemon(directory).start(), FaultCase(""))
+        with trials.shard() as (shard, paths):
+            before_the_fault(shard)
+            with Tracer(trials.daemon.pid, arguments(paths, trials.log)):
+                under_the_fault(shard, trials.case)
+                wait_for_the_builder(trials.daemon)
+            assert not shard.refusals
+        trials.daemon.kill()
+        return [call for call in calls_in(trials.log) if call.name in ERRORS]
+
+
 @pytest.mark.parametrize("crashes", [True, False], ids=["then a crash", "then it heals"])
 @pytest.mark.parametrize("lasts", [True, False], ids=["persistent", "once"])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EMFILE], ids=errno.errorcode.get)
@@ -181,7 +190,7 @@ def test_a_call_fails(
 ) -> None:
     require_strace(case)
     trials = Trials(idle_daemon.start(), case)
-    points = [call for call in trials.points() if error in ERRORS[call.name]]
+    points = [call for call in calls_that_may_fail() if error in ERRORS[call.name]]
     # Another part of them in each case.
     first = crc32(request.node.name.encode()) % len(points)
     for call in choose(points[first:] + points[:first], effort, TRIALS_PER_CASE):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .mutation import Mutation, MutationError
+from .mutation import Change, Mutation, MutationError
 from .mutations import MUTATIONS
 from .planting import (
     ROOT,
@@ -22,20 +22,22 @@ from .planting import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .report import FaultCase
 
 BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}
 CHEAP = {
     "record's checksum not compared": "tests/daemon/storage/test_records.py",
-    "answer's id not compared": "tests/client/test_connection.py",
-    "directory not locked": "tests/e2e/test_daemon_start.py",
+    "tombstone forgotten in a build": "tests/daemon/storage/test_images.py",
+    "directory not locked": "tests/daemon/test_listening.py",
 }
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_every_bug_can_be_planted(mutation: Mutation) -> None:
-    text = (ROOT / mutation.file).read_text()
-    assert mutation.plant(text) != text
+    for file, text in mutation.plant(ROOT).items():
+        assert (ROOT / file).read_text() != text
     assert all((ROOT / test.partition("::")[0]).exists() for test in mutation.tests)
 
 
@@ -66,20 +68,24 @@ def test_a_harmless_change_survives_and_processes_run_the_copy() -> None:
     deadly = replace(
         harmless,
         new="EXIT_FAILED = 1\nraise SystemExit(5)\n",
-        tests=("tests/e2e/test_daemon_start.py",),
+        tests=("tests/e2e/test_daemon_start.py::test_version",),
     )
-    caught_by = try_mutation(deadly, wider=False).caught_by
-    assert str(caught_by).startswith("tests/e2e/test_daemon_start.py::")
+    assert try_mutation(deadly, wider=False).caught_by == deadly.tests[0]
 
 
-def test_what_cannot_be_planted_or_run_is_an_error() -> None:
-    mutation = MUTATIONS[0]
-    with pytest.raises(MutationError, match="occurs 0 times in daemon/"):
-        mutation.plant("nothing of it")
-    with pytest.raises(MutationError, match="occurs 2 times in daemon/"):
-        mutation.plant(mutation.old * 2)
+def test_what_cannot_be_planted_or_run_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("once twice twice")
+    mutation = Mutation("name", "file", "none", "new", ())
+    with pytest.raises(MutationError, match="occurs 0 times in file"):
+        mutation.plant(tmp_path)
+    with pytest.raises(MutationError, match="occurs 2 times in file"):
+        replace(mutation, old="twice").plant(tmp_path)
     with pytest.raises(MutationError, match="is no Python then"):
-        replace(mutation, new="(((").plant(mutation.old)
+        replace(mutation, old="once").plant(tmp_path)
+    (tmp_path / "file").write_text("one = 1")
+    also = (Change("file", "two", "three"),)
+    both = replace(mutation, old="one", new="two", also=also).plant(tmp_path)
+    assert both == {"file": "three = 1"}
     with pytest.raises(MutationError, match="no bug named 'none'"):
         choose(["none"])
     with copied_code() as copy, pytest.raises(MutationError, match="pytest ended with 4"):

@@ -30,7 +30,8 @@ def shape(log: list[Operation], root: Path) -> list[str]:
 
 @pytest.mark.parametrize("workload", [*PLAIN, *OTHERS])
 async def test_a_schedule_gives_one_log(workload: Workload, tmp_path: Path) -> None:
-    both = zip(schedules(effort=1), schedules(effort=1), strict=True)
+    # Every third: the last one is by chance.
+    both = zip(schedules(effort=1)[1::3], schedules(effort=1)[1::3], strict=True)
     for number, (schedule, same) in enumerate(both):
         root, again = tmp_path / f"{number}", tmp_path / f"{number}-again"
         log, _ = await record(workload, root, schedule)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
-from autoloadd_daemon.errors import DamageError, storage_error
+from autoloadd_daemon.errors import DamageError, UnreadableError, storage_error
 
 from .files import is_damage
 from .records import BulkFile, parse_records
@@ -153,9 +153,11 @@ def read_bulk(files: Files, directory: str, bulk: BulkFile) -> dict[bytes, Recor
     try:
         data = files.read(path)
     except OSError as exc:
-        if not (is_damage(exc) or isinstance(exc, FileNotFoundError)):
-            raise
-        raise DamageError(f"{path}: {exc.strerror}") from exc
+        if isinstance(exc, FileNotFoundError):
+            raise DamageError(f"{path}: {exc.strerror}") from exc
+        if is_damage(exc):
+            raise UnreadableError(f"{path}: {exc.strerror}") from exc
+        raise
     if len(data) != bulk.size or crc32(data) != bulk.checksum:
         raise DamageError(f"{path}: not what was committed")
     records: dict[bytes, Record] = {}

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from autoloadd_daemon.errors import DamageError
+from autoloadd_daemon.errors import DamageError, UnreadableError
 
 from .bulks import CommittedBulk, bulk_name, read_bulk
 from .files import COPY_SUFFIX
@@ -216,6 +216,9 @@ def _apply(files: Files, directory: str, shard: Recovered, scan: JournalScan) ->
                 _apply_frame(files, directory, shard, frame)
             except DamageError as exc:
                 scan.problem, scan.good_end = f"at byte {position:,}: {exc}", position
+                if isinstance(exc, UnreadableError):
+                    # No torn write: it may be read another time, so all of it is set aside.
+                    scan.synced = len(scan.data)
                 return
             shard.generation = frame.generation
         position = frame.end

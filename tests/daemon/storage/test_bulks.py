@@ -205,6 +205,22 @@ def test_a_bulk_that_is_lost_ends_the_journal_before_it(
     assert Life(directory).contents == {b"a": A, b"d": B}
 
 
+def test_a_bulk_that_cannot_be_read_is_kept_aside_with_its_journal(directory: Path) -> None:
+    life = Life(directory)
+    life.put({b"a": A})
+    life.bulk("replace", [{b"b": B}])
+    life.crash()
+    bulk = directory / bulk_name(1)
+    elsewhere = bulk.rename(directory.parent / "elsewhere")
+    # Nothing was synced, but no torn write makes a file that is there unreadable.
+    bulk.symlink_to(elsewhere)
+    life = Life(directory)
+    assert life.contents == {b"a": A}
+    kept = {os.path.basename(aside.file).partition(".set-aside-")[0] for aside in life.set_aside}
+    assert kept == {JOURNAL, bulk_name(1)}
+    assert life.torn_bytes == 0
+
+
 def test_a_good_bulk_of_the_same_length_in_anothers_place_is_damage(directory: Path) -> None:
     life = Life(directory)
     life.bulk("merge", [{b"a": Item(b"older")}])
