@@ -305,7 +305,6 @@ PLAIN: list[Workload] = [
     drop_and_begin_again,
     drop_during_a_build,
     two_shards_in_a_batch,
-    writes_that_wait_for_a_sync,
 ]
 
 OTHERS: list[Workload] = [
@@ -318,5 +317,6 @@ OTHERS: list[Workload] = [
     a_failed_sync_of_a_bulk,
     a_failed_sync_of_the_directory,
     images_that_fail,
+    writes_that_wait_for_a_sync,
     eviction,
 ]
