@@ -28,6 +28,8 @@ from .goals.crowds import CrowdGets, CrowdPuts
 from .goals.loads import PutsBySize, ServerGets, ServerPuts
 from .goals.reads import Reads
 from .goals.starts import Commands, DaemonStarts, FreshClients
+from .pictures import draw_all
+from .series import Series, cost_by_entries, puts_by_processes
 from .servers import Servers
 from .setting import Setting
 from .verdicts import BenchError, Figures, Verdict, judge
@@ -53,6 +55,7 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     Commands,
 )
 HOME = Path(__file__).parents[2] / ".bench"
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 ROUNDS = 7
 QUICK_ROUNDS = 5
 QUICK_PACE = 0.35
@@ -69,12 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     place = Path(tempfile.mkdtemp(prefix="run-", dir=options.place or HOME))
     machine = table.describe_machine(place)
     print(table.format_machine(machine), flush=True)
-    figures, reasons = Figures(), list[str]()
+    figures, reasons, series = Figures(), list[str](), dict[str, Series]()
     try:
         with Servers(place) as servers:
             pace = QUICK_PACE if options.quick else 1.0
             setting = Setting(servers, load.build(HOME), pace)
             reasons += run(chosen(options.goals), setting, _rounds(options), figures)
+            if options.pictures:
+                series["puts by processes"] = puts_by_processes(setting, show)
+                series["cost by entries"] = cost_by_entries(setting, show)
+                show("")
     except _FAILURES as exc:
         reasons.append(str(exc))
     finally:
@@ -82,7 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = judge_all(options.goals, figures)
     print(table.format_table(rows), table.say_verdict(rows, reasons), sep="\n")
     if options.json is not None:
-        write_json(options.json, machine, rows, reasons, figures)
+        write_json(options.json, machine, rows, reasons, figures, series)
+    if series and not reasons:
+        for path in draw_all(PICTURES, figures.rounds, *series.values()):
+            print(path)
     return exit_status(rows, reasons)
 
 
@@ -94,6 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--goals", type=_goals, default=frozenset(), help="just these: 1,4,...")
     parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}; --quick {QUICK_ROUNDS}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--pictures", action="store_true", help=f"draw into {PICTURES}")
     parser.add_argument("--place", type=Path, metavar="DIR", help="where servers keep their files")
     return parser
 
@@ -157,6 +168,7 @@ def write_json(
     rows: Sequence[Row],
     reasons: Sequence[str],
     figures: Figures,
+    series: dict[str, Series],
 ) -> None:
     """Write everything that was measured."""
     found: dict[str, Any] = {
@@ -165,6 +177,7 @@ def write_json(
         "invalid because": list(reasons),
         "goals": [table.as_json(row) for row in rows],
         "rounds": figures.rounds,
+        "series": series,
     }
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

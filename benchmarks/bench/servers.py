@@ -29,7 +29,7 @@ START_SECONDS = 20.0
 STOP_SECONDS = 20.0
 BUILD_SECONDS = 300.0
 POLL_SECONDS = 0.01
-MAX_BYTES = 8 << 30
+MAX_BYTES = 16 << 30
 """Bound of every daemon here: nothing may be evicted, up to 1,000,000 entries."""
 
 
