@@ -198,6 +198,16 @@ def test_a_call_fails(
     assert (case.lost, case.wrong) == (0, 0)
 
 
+@pytest.mark.parametrize("call", sorted(PROBED))
+def test_status_says_what_is_wrong_until_it_heals(
+    call: str, idle_daemon: Daemon, case: FaultCase
+) -> None:
+    require_strace(case)
+    trials = Trials(idle_daemon.start(), case)
+    trials.run(Call(call, 1), errno.ENOSPC, lasts=True, crashes=False)
+    assert (case.lost, case.wrong) == (0, 0)
+
+
 @pytest.mark.parametrize("file", ["journal.00000001", "bulk.00000001", "image.tmp"])
 def test_a_file_whose_sync_failed_is_never_synced_again(
     file: str, idle_daemon: Daemon, case: FaultCase
