@@ -216,6 +216,9 @@ class Session:
             if self._pending_writes:
                 return False
             self._refuse(message, exc, request_id)
+        except MemoryError:
+            # What was half done is not known: the process ends.
+            raise
         except Exception:
             # The boundary: a bug in one request must not end the other connections.
             _logger.exception("request %s %s failed", request_id, message.method)
