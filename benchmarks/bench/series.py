@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from .building import Building
 from .crew import Crew
+from .daemons import Server, fill_daemon, settle, start_daemon, stop_daemon
 from .fresh import time_first_get
 from .goals.loads import OWN, run_load
 from .goals.starts import time_daemon_start
 from .memory import memory_bytes
 from .peers import locked_file_cache, own, redis_server
-from .servers import Server, fill_daemon, settle, start_daemon, stop_daemon
 from .workload import make_workload
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from bench.building import Building
@@ -11,11 +10,10 @@ from bench.load import Load, finish, read_dump
 from bench.memory import memory_bytes
 from bench.peers import own, redis_server
 from bench.verdicts import Goal, PeerFailedError
+from bench.waits import longest_gap, p99
 from bench.workload import make_workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from bench.peers.client import Client
     from bench.setting import Setting
     from bench.verdicts import Figures
@@ -103,20 +101,22 @@ class Memory:
         self._own = setting.servers.autoloadd(purpose="memory")
         self._redis = setting.servers.redis()
         self._building = Building(self._own, workload)
-        self._clients = (
-            own.own(self._own.socket_path).open(),
-            redis_server.redis_py(self._redis.socket_path).open(),
+        self._peers = (
+            own.own(self._own.socket_path),
+            redis_server.redis_py(self._redis.socket_path),
         )
+        self._clients = {peer: peer.open() for peer in self._peers}
 
     def close(self) -> None:
         """Close the clients."""
-        for client in self._clients:
+        for client in self._clients.values():
             client.close()
 
     def run_round(self, _number: int, figures: Figures) -> None:
         """Read everything, look; then build an image, and look at the most."""
-        for client in self._clients:
-            read_everything(client)
+        for peer, client in self._clients.items():
+            with peer.watched():
+                read_everything(client)
         figures.add(f"memory, MB: {own.KEY}", memory_bytes(self._own.pid) / 1e6)
         figures.add("memory, MB: redis-server", memory_bytes(self._redis.pid) / 1e6)
         self._building.approach()
@@ -133,23 +133,3 @@ def read_everything(client: Client) -> None:
     workload = make_workload()
     for number, name in enumerate(workload.names):
         workload.check(number, client.get(name))
-
-
-def longest_gap(samples: Sequence[tuple[int, int]], begin: int, end: int) -> int:
-    """Return the longest time between two answers, of which any lies within [begin, end], ns.
-
-    A gap that began before or ends after counts whole: it is what the client waited.
-    """
-    answered = [sample[1] for sample in samples]
-    gaps = [b - a for a, b in pairwise(answered) if b >= begin and a <= end]
-    if not gaps:
-        raise PeerFailedError("no answer was measured in the time that was looked at")
-    return max(gaps)
-
-
-def p99(samples: Iterable[tuple[int, int]]) -> int:
-    """Return the time that 99 of 100 answers took at most, ns."""
-    times = sorted(answered - sent for sent, answered in samples)
-    if not times:
-        raise PeerFailedError("no answer was measured in the time that was looked at")
-    return times[len(times) * 99 // 100]

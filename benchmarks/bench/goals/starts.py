@@ -12,9 +12,9 @@ from statistics import median
 from typing import TYPE_CHECKING, ClassVar
 
 from autoloadd_client.errors import UnreachableError
+from bench.daemons import fill_daemon, spawn_daemon, start_daemon, stop_daemon
 from bench.fresh import time_first_get
 from bench.peers import embedded, memcached, own, redis_server
-from bench.servers import fill_daemon, spawn_daemon, start_daemon, stop_daemon
 from bench.setting import in_turn
 from bench.verdicts import Goal, PeerFailedError
 from bench.workload import MTIME_NS, PRODUCER, make_workload
