@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.building import Building
-from bench.crew import Crew
+from bench.crew import Crew, Done, get_rate, put_rate
 from bench.daemons import Server, count_builds, fill_daemon, is_built, settle
 from bench.fresh import time_first_get
 from bench.memory import memfd_bytes, memory_bytes
@@ -121,6 +121,12 @@ def test_a_memfd_counts_once_mapped_or_not() -> None:
         os.close(descriptor)
         assert memfd_bytes(os.getpid()) - memfds == 16 * MIB
     assert memfd_bytes(os.getpid()) == memfds
+
+
+def test_members_that_wait_in_a_line_are_not_faster_than_the_line() -> None:
+    line = [Done(1, 0.25 * place) for place in range(1, 9)]
+    assert put_rate(line) == 4.0
+    assert get_rate([Done(100, 0.5), Done(50, 0.5)]) == 300.0
 
 
 def test_longest_gap_is_that_of_the_time_looked_at() -> None:
