@@ -1,7 +1,7 @@
 """A real daemon against a dict: whatever is done in whatever order, restarts and kills included.
 
 One daemon serves all examples, each with a producer of its own, so what earlier examples left is
-there when it is killed. Hypothesis chooses, and shrinks what fails to a few steps.
+there when it is killed. Thousands of steps more are in `test_state_machine_of_a_shard.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -283,6 +283,8 @@ def test_a_daemon_does_what_a_dict_does(serving: str, case: FaultCase, effort: i
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
+        # To shrink a failure takes hundreds of restarts: minutes.
+        phases=[Phase.generate] if effort == 1 else [Phase.generate, Phase.shrink],
     )
     with machine_of(serving, case) as machine:
         run_state_machine_as_test(machine, settings=chosen)
