@@ -1,23 +1,18 @@
-"""The system around the daemon gives it too little, stops it, or sets its clock."""
+"""The system around the daemon gives it too few descriptors, or too little memory."""
 
 from __future__ import annotations
 
 import os
 import random
 import resource
-import signal
-import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from autoloadd_client.errors import (
     CacheError,
     ConnectionLostError,
-    DeadlineError,
     UnreachableError,
 )
 
@@ -25,7 +20,7 @@ from ..running import PRODUCER, Daemon, wait_until
 from .written import Written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from .report import FaultCase
 
