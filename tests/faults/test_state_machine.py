@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .report import FaultCase
 
-EXAMPLES = 8
+EXAMPLES = 6
 STEPS = 40
 TIMES = (None, 5, 10)
 """Each has a client: one whose binary is not dated, one of an older and one of a newer binary."""
@@ -277,7 +277,7 @@ def machine_of(serving: str, case: FaultCase) -> Iterator[type[Machine]]:
 def test_a_daemon_does_what_a_dict_does(serving: str, case: FaultCase, effort: int) -> None:
     case.unit = "runs"
     chosen = settings(
-        max_examples=(EXAMPLES if serving == "epoll" else EXAMPLES // 4) * effort,
+        max_examples=(EXAMPLES if serving == "epoll" else EXAMPLES // 3) * effort,
         stateful_step_count=STEPS,
         deadline=None,
         derandomize=True,
