@@ -67,6 +67,8 @@ class Session:
         self._context = context
         self._on_answer = on_answer
         self._connection: Connection[Request | Notification] = Connection(messages.decode_request)
+        self._buffered_bytes = 0
+        """Of the connection; asked for several times a turn."""
         self._stalled: _Message | None = None
         self._stalled_bytes = 0
         self._steps: Steps[Any] | None = None
@@ -96,7 +98,7 @@ class Session:
     @property
     def held_bytes(self) -> int:
         """Bytes of requests that are not run yet."""
-        return self._connection.buffered_bytes + self._stalled_bytes
+        return self._buffered_bytes + self._stalled_bytes
 
     @property
     def wanted_bytes(self) -> int:
@@ -106,14 +108,14 @@ class Session:
     @property
     def wants_rest(self) -> bool:
         """Tell whether the server waits for the rest of a frame that was begun."""
-        return not self._stalled and not self.has_more and self._connection.buffered_bytes > 0
+        return not self._stalled and not self.has_more and self._buffered_bytes > 0
 
     @property
     def wants_bytes(self) -> bool:
         """Tell whether to read on: not while a heap of requests waits for its turn."""
         if self.is_closing or self.input_ended:
             return False
-        return self.wants_rest or self._connection.buffered_bytes < _READ_AHEAD_BYTES
+        return self.wants_rest or self._buffered_bytes < _READ_AHEAD_BYTES
 
     @property
     def is_finished(self) -> bool:
@@ -126,6 +128,7 @@ class Session:
         """Take bytes from the client."""
         if not self.is_closing:
             self._connection.receive_data(data)
+            self._buffered_bytes = self._connection.buffered_bytes
 
     def end_input(self) -> None:
         """Note that the client sends nothing more. What came whole is still run."""
@@ -135,6 +138,12 @@ class Session:
         """Run the requests that are complete, as far as order, output and fairness allow."""
         self.has_more = self.took_frames = False
         self._share_ends_ns = time.monotonic_ns() + _NS_PER_TURN
+        try:
+            self._run_share()
+        finally:
+            self._buffered_bytes = self._connection.buffered_bytes
+
+    def _run_share(self) -> None:
         while not self.took_frames or time.monotonic_ns() < self._share_ends_ns:
             if self.is_closing or self._must_wait():
                 return

@@ -26,7 +26,9 @@ def engine(cache_dir: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def talk(engine: Engine) -> Talk:
+def talk(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Talk:
+    # However quick the machine: a turn that is over when it begins has one step.
+    monkeypatch.setattr("autoloadd_daemon.session._NS_PER_TURN", 0)
     talk = Talk(engine)
     # Enough for many steps, too little for an image.
     talk.call("put_many", {name: [b"1", None, 7] for name in MANY[:5000]})
@@ -76,9 +78,7 @@ def test_a_long_read_is_of_one_moment(talk: Talk, method: str) -> None:
     assert [answer.result for answer in answers[1:] + talk.run()] == ["pong"]
 
 
-def test_counting_the_stale_is_done_in_steps(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    # However quick the machine: a turn that is over when it begins has one step.
-    monkeypatch.setattr("autoloadd_daemon.session._NS_PER_TURN", 0)
+def test_counting_the_stale_is_done_in_steps(talk: Talk) -> None:
     other = Talk(talk.engine)
     begin(talk, "stats", 8)
     other.call("clear")
