@@ -175,7 +175,7 @@ def get_many_times(
 def put_many_times(
     member: Member, client: Client, workload: Workload, _crcs: object, random: Random, end: float
 ) -> Done:
-    """Put until the time is over, to names that only this process writes; read the last one back."""
+    """Put until the time is over, to names of this process only; read the last one back."""
     put = client.put
     assert put is not None, "only caches that can be written are asked to"
     mine = range(member.index, len(workload), member.size)

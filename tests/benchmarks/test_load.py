@@ -12,10 +12,11 @@ import pytest
 
 from bench.load import Load, finish, parse_report, read_dump
 from bench.peers.client import PREFIX
-from bench.peers.own import open_cache
+from bench.peers.own import count_gets, open_cache
 from bench.verdicts import PeerFailedError
 from bench.workload import make_workload
 
+from ..running import wait_until
 from .conftest import ENTRIES
 
 if TYPE_CHECKING:
@@ -62,6 +63,18 @@ def test_dump_has_every_request(filled: Server, make_load: MakeLoad, tmp_path: P
     assert len(samples) == report.operations
     assert all(sent < answered for sent, answered in samples)
     assert max(answered - sent for sent, answered in samples) == report.max_ns
+
+
+def test_a_run_that_is_ended_early_reports_what_it_measured(
+    filled: Server, make_load: MakeLoad, tmp_path: Path
+) -> None:
+    dump = tmp_path / "dump"
+    process = make_load(filled.socket_path, seconds=600.0).start("--dump", str(dump))
+    before = count_gets(filled.socket_path)
+    # More than the warm-up can have asked.
+    wait_until(lambda: count_gets(filled.socket_path) > before + 20_000, 60, "gets to be answered")
+    process.terminate()
+    assert finish(process, 0).operations == len(read_dump(dump)) > 0
 
 
 @pytest.mark.parametrize("bad", ["cut", "flipped", "another's"])
