@@ -207,7 +207,7 @@ def test_the_least_recently_used_goes_by_no_clock(case: FaultCase, idle_daemon: 
     idle_daemon.start("--max-bytes", "16 MiB")
     entries = {f"n{number}": os.urandom(MIB // 10) for number in range(60)}
     caches = [idle_daemon.cache(f"shell/{number}/8") for number in range(3)]
-    for cache, offset in zip(caches[:2], ("+30y", "-20y"), strict=True):
+    for cache, offset in zip(caches[:2], ("+0", "+30y"), strict=True):
         clock.set(offset)
         cache.merge(entries)
         wait_until(
