@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..daemon.harness import Contents
     from .report import FaultCase
 
-EXAMPLES = 100
+EXAMPLES = 200
 STEPS = 40
 NAMES = st.sampled_from([b"a", b"b", b"c", b"x" * 40])
 ITEMS = st.builds(
