@@ -7,6 +7,7 @@
  *
  * FILE is what benchmarks/bench/workload.py writes. --hello is the frame that opens a connection of
  * autoloadd. --dump writes (sent, answered) of every request: pairs of u64, CLOCK_MONOTONIC in ns.
+ * SIGTERM ends a run early; what was measured until then is reported.
  * Exits with 1 when it cannot measure: a server that refuses or goes away, a wrong byte.
  *
  * One thread and one epoll set: the same loop drives both protocols, so what differs is the server.
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -65,6 +67,12 @@ static int speaks_resp, puts_entries;
 static const char *sync_word = "write";
 static uint64_t mtime_ns = 1, random_state = 1;
 static uint32_t put_count;
+static volatile sig_atomic_t is_over;
+
+static void end_early(int number) {
+  (void)number;
+  is_over = 1;
+}
 
 static void die(const char *format, ...) {
   va_list arguments;
@@ -318,7 +326,7 @@ static void open_connection(struct connection *c, const char *path, const char *
 /* Drive all connections until `end`; what was sent from `begin` on counts. */
 static void drive(int set, uint64_t begin, uint64_t end) {
   struct epoll_event events[EVENTS];
-  while (now_ns() < end) {
+  while (!is_over && now_ns() < end) {
     int count = epoll_wait(set, events, EVENTS, TIMEOUT_MS);
     if (count < 0 && errno != EINTR) die("epoll_wait: %s", strerror(errno));
     if (count == 0) die("no answer within %d s", TIMEOUT_MS / 1000);
@@ -410,6 +418,7 @@ int main(int argc, char **argv) {
     open_connection(&connections[i], path, hello);
     watch(set, &connections[i], EPOLL_CTL_ADD, 0);
   }
+  signal(SIGTERM, end_early);
   uint64_t start = now_ns(), begin = start + (uint64_t)(warm_up * 1e9);
   uint64_t end = begin + (uint64_t)(seconds * 1e9);
   for (int i = 0; i < count; i++) ask(set, &connections[i]);

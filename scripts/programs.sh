@@ -4,6 +4,7 @@
 programs=(
   zsh:zsh
   strace:strace
+  cc:build-essential
   systemd-analyze:systemd
   systemd-socket-activate:systemd
   faketime:faketime

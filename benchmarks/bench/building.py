@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from .daemons import BUILD_SECONDS, POLL_SECONDS, count_builds, settle
 from .peers.own import open_cache
-from .servers import BUILD_SECONDS, POLL_SECONDS, count_builds, settle
 from .verdicts import PeerFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .servers import Server
+    from .daemons import Server
     from .workload import Workload
 
 LOT_BYTES = 256 * 1024

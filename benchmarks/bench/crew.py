@@ -13,7 +13,7 @@ from .verdicts import BenchError, PeerFailedError, WrongBytesError
 from .workload import make_workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
     from types import TracebackType
 
@@ -36,12 +36,21 @@ class Member:
     size: int
 
 
+@dataclass(frozen=True)
+class Done:
+    """How often a member called, and the seconds that it took."""
+
+    calls: int
+    seconds: float
+
+
 class Crew:
     """`size` processes of one job. Use it as a context."""
 
     def __init__(self, peer: Peer, job: str, size: int) -> None:
         """Start them. Raises PeerFailedError when one cannot open its cache."""
         context = get_context("spawn")
+        self._rate = {"get": get_rate, "put": put_rate}[job]
         self._what = f"{size} processes of {peer.key}"
         self._pipes: list[Connection[Any, Any]] = []
         self._processes = []
@@ -77,7 +86,7 @@ class Crew:
             process.kill()
 
     def measure(self, seconds: float) -> float:
-        """Return the calls per second of all together.
+        """Return the calls per second of all together: see `get_rate` and `put_rate`.
 
         Raises PeerFailedError or WrongBytesError: the crew is of no more use then.
         """
@@ -85,13 +94,13 @@ class Crew:
         begin = time.monotonic() + LEAD_SECONDS
         for pipe in self._pipes:
             pipe.send((self._round, begin, begin + seconds))
-        return sum(self._collect(seconds + START_SECONDS))
+        return self._rate(self._collect(seconds + START_SECONDS))
 
-    def _collect(self, seconds: float) -> list[float]:
+    def _collect(self, seconds: float) -> list[Done]:
         deadline = time.monotonic() + seconds
         return [self._receive(pipe, deadline) for pipe in self._pipes]
 
-    def _receive(self, pipe: Connection[Any, Any], deadline: float) -> float:
+    def _receive(self, pipe: Connection[Any, Any], deadline: float) -> Done:
         if not pipe.poll(max(0.0, deadline - time.monotonic())):
             raise PeerFailedError(f"one of {self._what} did not finish")
         try:
@@ -100,20 +109,35 @@ class Crew:
             raise PeerFailedError(f"one of {self._what} ended with an error") from exc
         if isinstance(found, BenchError):
             raise found
-        return float(found)
+        done: Done = found
+        return done
+
+
+def get_rate(done: Sequence[Done]) -> float:
+    """Return the sum of the members' own rates: each has a clock that stands while it checks."""
+    return sum(each.calls / each.seconds for each in done)
+
+
+def put_rate(done: Sequence[Done]) -> float:
+    """Return all calls over the time until the last one was back.
+
+    Not the sum of rates: of eight that wait in a line for a lock, the first to come out would count
+    as if it could have gone on at that rate.
+    """
+    return sum(each.calls for each in done) / max(each.seconds for each in done)
 
 
 def _work(member: Member, pipe: Connection[Any, Any]) -> None:
-    """Answer each (round, begin, end) with a rate, or with what went wrong."""
+    """Answer each (round, begin, end) with what was done, or with what went wrong."""
     client = member.peer.open()
-    job: Callable[..., float] = {"get": get_many_times, "put": put_many_times}[member.job]
+    job: Callable[..., Done] = {"get": get_many_times, "put": put_many_times}[member.job]
     workload = make_workload()
     crcs = [crc32(blob) for _, blob in workload.entries()] if member.job == "get" else []
     try:
         # Connects, and lets a client that warms up do so.
         for number in range(3):
             client.get(workload.names[number])
-        pipe.send(0.0)
+        pipe.send(Done(0, 0.0))
         while True:
             number, begin, end = pipe.recv()
             random = Random(number * member.size + member.index)
@@ -129,8 +153,8 @@ def _work(member: Member, pipe: Connection[Any, Any]) -> None:
 
 def get_many_times(
     member: Member, client: Client, workload: Workload, crcs: list[int], random: Random, end: float
-) -> float:
-    """Return the gets per second while the clock ran: it stands while answers are checked."""
+) -> Done:
+    """Get until the time is over; the clock stands while answers are checked."""
     count, taken, get = 0, 0.0, client.get
     everything = range(len(workload))
     while time.monotonic() < end:
@@ -145,16 +169,13 @@ def get_many_times(
                 raise WrongBytesError(
                     f"{member.peer.key}: wrong bytes for {workload.names[number]}"
                 )
-    return count / taken
+    return Done(count, taken)
 
 
 def put_many_times(
     member: Member, client: Client, workload: Workload, _crcs: object, random: Random, end: float
-) -> float:
-    """Return the acknowledged puts per second, to names that only this process writes.
-
-    The last one is then read back.
-    """
+) -> Done:
+    """Put until the time is over, to names of this process only; read the last one back."""
     put = client.put
     assert put is not None, "only caches that can be written are asked to"
     mine = range(member.index, len(workload), member.size)
@@ -167,4 +188,4 @@ def put_many_times(
     taken = time.perf_counter() - started
     if blob is not None and client.get(workload.names[number]) != blob:
         raise WrongBytesError(f"{member.peer.key}: {workload.names[number]} is not as it was put")
-    return count / taken
+    return Done(count, taken)

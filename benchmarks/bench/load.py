@@ -81,7 +81,7 @@ class Load:
         return finish(self.start(), self.seconds)
 
     def start(self, *options: str) -> subprocess.Popen[str]:
-        """Return the process of a run that has begun; `finish` waits for it."""
+        """Return the process of a run that has begun; SIGTERM ends it early, `finish` waits."""
         return subprocess.Popen(
             self.command(*options),
             stdin=subprocess.DEVNULL,

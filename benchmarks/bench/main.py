@@ -9,18 +9,13 @@ the rounds differ too much to decide.
 from __future__ import annotations
 
 import argparse
-import gc
-import json
+import os
 import shutil
 import signal
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-from autoloadd_client.errors import CacheError
-from own_daemon import DaemonFailedError
+from typing import TYPE_CHECKING, NoReturn
 
 from . import load, table
 from .goals.builds import Memory, Stalls
@@ -28,16 +23,18 @@ from .goals.crowds import CrowdGets, CrowdPuts
 from .goals.loads import PutsBySize, ServerGets, ServerPuts
 from .goals.reads import Reads
 from .goals.starts import Commands, DaemonStarts, FreshClients
+from .pictures import draw_all
+from .running import FAILURES, exit_status, judge_all, run, show, write_json
+from .series import Series, cost_by_entries, puts_by_processes
 from .servers import Servers
 from .setting import Setting
-from .verdicts import BenchError, Figures, Verdict, judge
+from .verdicts import Figures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
     from .setting import Experiment
-    from .verdicts import Row
 
 EXPERIMENTS: tuple[type[Experiment], ...] = (
     Reads,
@@ -53,11 +50,11 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     Commands,
 )
 HOME = Path(__file__).parents[2] / ".bench"
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+OUR_VARIABLES = ("AUTOLOADD_", "ZSHRS_CACHE")
 ROUNDS = 7
 QUICK_ROUNDS = 5
 QUICK_PACE = 0.35
-
-_FAILURES = (BenchError, CacheError, DaemonFailedError, OSError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,24 +62,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     # So that the servers are stopped, as after Ctrl-C.
     signal.signal(signal.SIGTERM, _leave)
+    # The user's own settings must not change what is measured.
+    for name in [name for name in os.environ if name.startswith(OUR_VARIABLES)]:
+        del os.environ[name]
     HOME.mkdir(exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="run-", dir=options.place or HOME))
     machine = table.describe_machine(place)
     print(table.format_machine(machine), flush=True)
-    figures, reasons = Figures(), list[str]()
+    figures, reasons, series = Figures(), list[str](), dict[str, Series]()
     try:
         with Servers(place) as servers:
             pace = QUICK_PACE if options.quick else 1.0
             setting = Setting(servers, load.build(HOME), pace)
             reasons += run(chosen(options.goals), setting, _rounds(options), figures)
-    except _FAILURES as exc:
+            if options.pictures:
+                series["puts by processes"] = puts_by_processes(setting, show)
+                series["cost by entries"] = cost_by_entries(setting, show)
+                show("")
+    except FAILURES as exc:
         reasons.append(str(exc))
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    rows = judge_all(options.goals, figures)
+    rows = judge_all(EXPERIMENTS, options.goals, figures)
     print(table.format_table(rows), table.say_verdict(rows, reasons), sep="\n")
     if options.json is not None:
-        write_json(options.json, machine, rows, reasons, figures)
+        write_json(options.json, machine, rows, reasons, figures, series)
+    if series and not reasons:
+        for path in draw_all(PICTURES, figures.rounds, *series.values()):
+            print(path)
     return exit_status(rows, reasons)
 
 
@@ -94,6 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--goals", type=_goals, default=frozenset(), help="just these: 1,4,...")
     parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}; --quick {QUICK_ROUNDS}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--pictures", action="store_true", help=f"draw into {PICTURES}")
     parser.add_argument("--place", type=Path, metavar="DIR", help="where servers keep their files")
     return parser
 
@@ -101,78 +109,6 @@ def make_parser() -> argparse.ArgumentParser:
 def chosen(goals: frozenset[int]) -> list[type[Experiment]]:
     """Return the experiments that these goals need; for no goals, all."""
     return [kind for kind in EXPERIMENTS if not goals or goals & {g.number for g in kind.GOALS}]
-
-
-def run(
-    kinds: Sequence[type[Experiment]], setting: Setting, rounds: int, figures: Figures
-) -> list[str]:
-    """Run all experiments in each round; return why the run is invalid, if it is.
-
-    An experiment that fails is left out from then on; the others go on.
-    """
-    reasons: list[str] = []
-    running: list[Experiment] = []
-    with ExitStack() as stack:
-        for kind in kinds:
-            show(f"preparing: {kind.__name__}")
-            try:
-                experiment = kind(setting)
-            except _FAILURES as exc:
-                reasons.append(f"{kind.__name__}: {exc}")
-                continue
-            stack.callback(experiment.close)
-            running.append(experiment)
-        # What the benchmark holds is not scanned again and again while clients are timed.
-        gc.collect()
-        gc.freeze()
-        for number in range(rounds):
-            for experiment in list(running):
-                name = type(experiment).__name__
-                show(f"round {number + 1} of {rounds}: {name}")
-                try:
-                    experiment.run_round(number, figures)
-                except _FAILURES as exc:
-                    reasons.append(f"{name}: {exc}")
-                    running.remove(experiment)
-    show("")
-    return reasons
-
-
-def judge_all(goals: frozenset[int], figures: Figures) -> list[Row]:
-    """Return a row for each asked goal, in their order."""
-    asked = [g for kind in EXPERIMENTS for g in kind.GOALS if not goals or g.number in goals]
-    return [judge(goal, figures.rounds) for goal in sorted(asked, key=lambda g: g.number)]
-
-
-def exit_status(rows: Sequence[Row], reasons: Sequence[str]) -> int:
-    """Return 2 for an invalid run, 1 where a goal is not met, 0 otherwise."""
-    if reasons or not rows or not all(row.verdict.is_valid for row in rows):
-        return 2
-    return 0 if all(row.verdict is Verdict.MET for row in rows) else 1
-
-
-def write_json(
-    path: Path,
-    machine: dict[str, str],
-    rows: Sequence[Row],
-    reasons: Sequence[str],
-    figures: Figures,
-) -> None:
-    """Write everything that was measured."""
-    found: dict[str, Any] = {
-        "machine": machine,
-        "valid": exit_status(rows, reasons) != 2,
-        "invalid because": list(reasons),
-        "goals": [table.as_json(row) for row in rows],
-        "rounds": figures.rounds,
-    }
-    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def show(text: str) -> None:
-    """Show what is going on, on a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:

@@ -13,12 +13,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from autoloadd_protocol.limits import SOCKET_PATH_BYTES
-from own_daemon import Daemon, DaemonFailedError
 
+from .daemons import POLL_SECONDS, Server, fill_daemon, start_daemon, stop_daemon
 from .peers import embedded, locked_file_cache, memcached, redis_server
 from .peers.own import open_cache
 from .verdicts import CannotMeasureError, PeerFailedError
-from .workload import ENTRIES, Workload, make_workload
+from .workload import ENTRIES, make_workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,28 +27,6 @@ if TYPE_CHECKING:
 
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
-BUILD_SECONDS = 300.0
-POLL_SECONDS = 0.01
-MAX_BYTES = 8 << 30
-"""Bound of every daemon here: nothing may be evicted, up to 1,000,000 entries."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running server: where it listens, which process it is, and where its files are."""
-
-    socket_path: str
-    pid: int
-    directory: Path
-
-
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Poll until a condition holds. Raises PeerFailedError after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise PeerFailedError(f"waited {seconds:g} s for {what}")
-        time.sleep(POLL_SECONDS)
 
 
 class PeerProcess:
@@ -155,28 +133,32 @@ class Servers:
         command = ["memcached", "-s", path, "-m", "1024", "-t", "1", "-a", "0700", "-u", "root"]
         process = self._start(command[:-2] if os.geteuid() else command, directory)
         process.wait_ready(lambda: memcached.is_ready(path))
-        memcached.load(path, make_workload().entries())
+        with memcached.with_pymemcache(path).watched():
+            memcached.load(path, make_workload().entries())
         return Server(path, process.pid, directory)
 
     @cached_property
     def lmdb_path(self) -> str:
         """Return an lmdb file with W."""
         path = str(self.directory("lmdb") / "data")
-        embedded.load_lmdb(path, make_workload().entries())
+        with embedded.with_lmdb(path).watched():
+            embedded.load_lmdb(path, make_workload().entries())
         return path
 
     @cached_property
     def sqlite_path(self) -> str:
         """Return an sqlite file with W."""
         path = str(self.directory("sqlite") / "data")
-        embedded.load_sqlite(path, make_workload().entries())
+        with embedded.with_sqlite(path).watched():
+            embedded.load_sqlite(path, make_workload().entries())
         return path
 
     @cached_property
     def diskcache_directory(self) -> str:
         """Return diskcache's directory with W."""
         path = str(self.directory("diskcache"))
-        embedded.load_diskcache(path, make_workload().entries())
+        with embedded.with_diskcache(path).watched():
+            embedded.load_diskcache(path, make_workload().entries())
         return path
 
     @cached_property
@@ -202,65 +184,6 @@ class Servers:
         )
         # fmt: on
         process.wait_ready(lambda: redis_server.is_ready(path))
-        redis_server.load(path, make_workload().entries())
+        with redis_server.redis_py(path).watched():
+            redis_server.load(path, make_workload().entries())
         return Server(path, process.pid, directory)
-
-
-def start_daemon(directory: Path) -> Daemon:
-    """Return a daemon that accepts. Raises DaemonFailedError."""
-    daemon = spawn_daemon(directory)
-    try:
-        daemon.wait_ready()
-    except BaseException:
-        daemon.kill()
-        raise
-    return daemon
-
-
-def spawn_daemon(directory: Path) -> Daemon:
-    """Return a daemon whose process has just been started."""
-    (directory / "config.toml").write_text(f"max_bytes = {MAX_BYTES}\n")
-    return Daemon(str(directory))
-
-
-def stop_daemon(daemon: Daemon) -> None:
-    """Stop a daemon. Raises PeerFailedError unless it ends cleanly."""
-    try:
-        daemon.stop()
-    except DaemonFailedError as exc:
-        raise PeerFailedError(str(exc)) from exc
-    finally:
-        daemon.kill()
-
-
-def fill_daemon(socket_path: str, workload: Workload) -> None:
-    """Store a workload in an empty daemon; return when its image is on disk and in use."""
-    with open_cache(socket_path) as cache:
-        cache.replace(workload.entries(), sync="fsync")
-        wait_until(lambda: is_built(socket_path), BUILD_SECONDS, "the first image")
-
-
-def settle(server: Server) -> None:
-    """Return when a server rewrites none of its files: no image of ours, no append file of redis.
-
-    Raises PeerFailedError when it goes on for ever.
-    """
-    temporary = ("*/image.tmp", "temp-*.aof", "*/temp-*.aof")
-    wait_until(
-        lambda: not any(next(server.directory.glob(f"{where}{name}"), None)
-                        for name in temporary for where in ("", "cache/")),
-        BUILD_SECONDS, f"{server.directory.name} to end its rewriting",
-    )  # fmt: skip
-
-
-def count_builds(socket_path: str) -> int:
-    """Return how many images the daemon has built."""
-    with open_cache(socket_path) as cache:
-        return int(cache.status()["counters"].get("builds", 0))
-
-
-def is_built(socket_path: str) -> bool:
-    """Tell whether the daemon has an image that holds everything."""
-    with open_cache(socket_path) as cache:
-        (shard,) = cache.shards()
-        return bool(shard["image_bytes"]) and not shard["journal_bytes"]

@@ -26,6 +26,7 @@ from .catalog import Catalog
 from .config import AT_ONCE, AT_START
 from .descriptors import raise_limit
 from .errors import AlreadyServedError, ConfigError, StartError, StopError
+from .exhaustion import run_or_end
 from .listening import DirectoryLock, Listener, bind
 from .log import set_level
 from .methods.context import Context
@@ -124,8 +125,8 @@ class App:
                 self._builder.nursery = nursery
                 for shard, _ in self._catalog:
                     self._builder.look_at(shard)
-                nursery.start_soon(self._watch_signals, signals)
-                nursery.start_soon(self._server.serve)
+                nursery.start_soon(run_or_end, self._watch_signals, signals)
+                nursery.start_soon(run_or_end, self._server.serve)
                 nursery.start_soon(self._look_after)
                 self._server.listen_on(self._listener.socket)
                 _logger.info("autoloadd %s serves %s", __version__, self._listener.path)
@@ -194,10 +195,10 @@ class App:
     async def _look_after(self) -> None:
         with self._background:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._tick)
-                nursery.start_soon(self._sync_regularly)
-                nursery.start_soon(self._beat)
-                nursery.start_soon(self._begin_to_write)
+                nursery.start_soon(run_or_end, self._tick)
+                nursery.start_soon(run_or_end, self._sync_regularly)
+                nursery.start_soon(run_or_end, self._beat)
+                nursery.start_soon(run_or_end, self._begin_to_write)
 
     async def _tick(self) -> None:
         """Look after what no event announces: deadlines, the socket's file, storage that is ill."""

@@ -17,6 +17,7 @@ import trio
 from autoloadd_protocol.errors import RequestError
 
 from .errors import StorageError
+from .exhaustion import run_or_end
 from .storage.images import build_image
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ stream of puts, ten builds a second of a small shard took half of the disk and o
 
 _KEEP = 7 / 8
 """An over-full cache evicts to this part of its bound, so that not every put evicts again."""
+_NO_THREAD = "can't start new thread"
 _HARD = 9 / 8
 """From this part of the bound on writes wait for the build under way; without one that works they
 are refused."""
@@ -212,7 +214,8 @@ class Builder:
         assert self.nursery is not None
         self._building = shard
         covered = self._catalog.files_of(shard).rotate()
-        self.nursery.start_soon(self._build, shard, shard.begin_build(keep_bytes), covered)
+        snapshot = shard.begin_build(keep_bytes)
+        self.nursery.start_soon(run_or_end, self._build, shard, snapshot, covered)
 
     async def _build(self, shard: Shard, snapshot: Snapshot, covered: list[Journal]) -> None:
         files = self._catalog.files_of(shard)
@@ -225,6 +228,11 @@ class Builder:
             )
         except StorageError as exc:
             self._fail(shard, exc)
+        except RuntimeError as exc:
+            # The system has no thread, or no memory for one: the journal goes on.
+            if _NO_THREAD not in str(exc):
+                raise
+            self._fail(shard, StorageError(f"{files.directory}: building an image failed: {exc}"))
         else:
             # Forgotten first: a journal that failed and is covered now is no failure any more.
             files.forget(covered)

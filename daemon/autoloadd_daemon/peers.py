@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from autoloadd_protocol.limits import (
@@ -15,6 +14,7 @@ from autoloadd_protocol.limits import (
 )
 
 from .descriptors import close_all
+from .methods.steps import merged
 from .room import READ_BYTES
 from .session import Session
 
@@ -79,7 +79,7 @@ class Peer:
                 self._passing.append((self.unsent_bytes + place, descriptors))
             self.unsent_bytes += session.output_bytes
             added = session.take_output()
-            self._unsent += _merged(added) if self._unsent else added
+            self._unsent += merged(added) if self._unsent else added
         try:
             while self._unsent and not self.is_mute:
                 if not self._send_some():
@@ -170,15 +170,6 @@ class Peer:
         self.session.abandon()
         self.session.is_closing = True
         self.socket.close()
-
-
-def _merged(parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """Return answers with small ones joined: one of 13 bytes takes 100 while it waits."""
-    merged: list[bytes | memoryview] = []
-    for is_view, group in groupby(parts, lambda part: isinstance(part, memoryview)):
-        run = list(group)
-        merged += run if is_view else [b"".join(run)]
-    return merged
 
 
 def longest_idle(peers: Iterable[Peer]) -> Peer:

@@ -15,6 +15,7 @@ import trio
 from autoloadd_protocol.limits import CONNECTIONS
 
 from .descriptors import are_short
+from .exhaustion import run_or_end
 from .peers import Peer, is_our_user, longest_idle
 from .shortage import Shortage
 
@@ -130,7 +131,7 @@ class TaskServer:
             self._cut_off(longest_idle(self._staying()))
         connection.setblocking(False)
         self._context.metrics.count("connections")
-        nursery.start_soon(self._serve, connection)
+        nursery.start_soon(run_or_end, self._serve, connection)
 
     async def _serve(self, connection: socket.socket) -> None:
         answered = trio.Event()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoloadd_protocol import messages
 from autoloadd_protocol.connection import Connection
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from autoloadd_protocol.producer import Producer
 
     from .methods.context import Context, OpenBulk
+    from .methods.steps import ResultT, Steps
 
 _logger = logging.getLogger(__name__)
 
@@ -70,8 +71,12 @@ class Session:
         self._context = context
         self._on_answer = on_answer
         self._connection: Connection[Request | Notification] = Connection(messages.decode_request)
+        self._buffered_bytes = 0
+        """Of the connection; asked for several times a turn."""
         self._stalled: _Message | None = None
         self._stalled_bytes = 0
+        self._steps: Steps[Any] | None = None
+        self._share_ends_ns = 0
         self.waits_for_room = False
         self._pending_writes = 0
         self._is_shutting_down = False
@@ -97,7 +102,7 @@ class Session:
     @property
     def held_bytes(self) -> int:
         """Bytes of requests that are not run yet."""
-        return self._connection.buffered_bytes + self._stalled_bytes
+        return self._buffered_bytes + self._stalled_bytes
 
     @property
     def wanted_bytes(self) -> int:
@@ -107,14 +112,14 @@ class Session:
     @property
     def wants_rest(self) -> bool:
         """Tell whether the server waits for the rest of a frame that was begun."""
-        return not self._stalled and not self.has_more and self._connection.buffered_bytes > 0
+        return not self._stalled and not self.has_more and self._buffered_bytes > 0
 
     @property
     def wants_bytes(self) -> bool:
         """Tell whether to read on: not while a heap of requests waits for its turn."""
         if self.is_closing or self.input_ended:
             return False
-        return self.wants_rest or self._connection.buffered_bytes < _READ_AHEAD_BYTES
+        return self.wants_rest or self._buffered_bytes < _READ_AHEAD_BYTES
 
     @property
     def is_finished(self) -> bool:
@@ -127,6 +132,7 @@ class Session:
         """Take bytes from the client."""
         if not self.is_closing:
             self._connection.receive_data(data)
+            self._buffered_bytes = self._connection.buffered_bytes
 
     def end_input(self) -> None:
         """Note that the client sends nothing more. What came whole is still run."""
@@ -135,8 +141,14 @@ class Session:
     def advance(self) -> None:
         """Run the requests that are complete, as far as order, output and fairness allow."""
         self.has_more = self.took_frames = False
-        share_ends = time.monotonic_ns() + _NS_PER_TURN
-        while not self.took_frames or time.monotonic_ns() < share_ends:
+        self._share_ends_ns = time.monotonic_ns() + _NS_PER_TURN
+        try:
+            self._run_share()
+        finally:
+            self._buffered_bytes = self._connection.buffered_bytes
+
+    def _run_share(self) -> None:
+        while not self.took_frames or time.monotonic_ns() < self._share_ends_ns:
             if self.is_closing or self._must_wait():
                 return
             message = self._stalled or self._next()
@@ -145,6 +157,7 @@ class Session:
             if not self._run(message):
                 self._stalled = message
                 self._stalled_bytes = self._connection.payload_bytes
+                self.has_more = self._steps is not None
                 return
             if self._stalled is not None:
                 self._stalled = None
@@ -174,6 +187,7 @@ class Session:
         self._context.sharing.detach(self)
         for _, descriptors in self.passing:
             close_all(descriptors)
+        self._steps = None
         if self.bulk is not None:
             self._context.discard_bulk(self)
 
@@ -205,7 +219,11 @@ class Session:
         write = WRITES.get(message.method)
         if self._context.writer.is_full if write is not None else self._pending_writes:
             return False
-        if self._context.room.is_short_for_answers and message.method in LARGE:
+        if (
+            self._context.room.is_short_for_answers
+            and message.method in LARGE
+            and self._steps is None
+        ):
             self.waits_for_room = True
             return False
         try:
@@ -219,12 +237,28 @@ class Session:
             if self._pending_writes:
                 return False
             self._refuse(message, exc, request_id)
+        except MemoryError:
+            # What was half done is not known: the process ends.
+            raise
         except Exception:
             # The boundary: a bug in one request must not end the other connections.
             _logger.exception("request %s %s failed", request_id, message.method)
             error = RequestError(INTERNAL, "a bug in the daemon; its log has the request's id")
             self._refuse(message, error, request_id)
-        return True
+        return self._steps is None
+
+    def _go_on(self, steps: Steps[ResultT]) -> ResultT | None:
+        """Return a long request's result; None, and `_steps`, when the turn's share is over."""
+        self._steps = None
+        try:
+            next(steps)
+            while time.monotonic_ns() < self._share_ends_ns:
+                next(steps)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+        self._steps = steps
+        return None
 
     def _read(self, message: Request | Notification, request_id: int | None) -> None:
         if request_id is None:
@@ -232,7 +266,10 @@ class Session:
         read = READS.get(message.method)
         if read is None:
             raise RequestError(UNKNOWN_METHOD, f"there is no method {message.method!r}")
-        parts = read(self._context, self, message.params)
+        found = self._steps or read(self._context, self, message.params)
+        parts = found if isinstance(found, list) else self._go_on(found)
+        if parts is None:
+            return
         head = messages.answer_head(request_id)
         size = len(head) + sum(map(len, parts))
         self.output.append(size.to_bytes(4, "big") + head)
@@ -241,7 +278,7 @@ class Session:
 
     def _begin_write(
         self,
-        write: Callable[..., None],
+        write: Callable[..., Steps[None] | None],
         params: tuple[object, ...],
         request_id: int | None,
     ) -> None:
@@ -253,7 +290,11 @@ class Session:
                 self._send(messages.encode_answer(request_id, outcome))
             self._on_answer()
 
-        write(self._context, self, params, done)
+        steps = self._steps or write(self._context, self, params, done)
+        if steps is not None:
+            self._go_on(steps)
+            if self._steps is not None:
+                return
         self._pending_writes += 1
         # Nothing passes a shutdown: its answer comes when everything else is over.
         self._is_shutting_down = write is WRITES["shutdown"]

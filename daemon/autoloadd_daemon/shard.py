@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
+from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -28,6 +29,34 @@ if TYPE_CHECKING:
 
 _BUILD_BYTES = 1024 * 1024
 _BUILD_FRACTION = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What a shard held at one moment. Images and records never change."""
+
+    changes: Mapping[bytes, Record | None]
+    image: SealedImage | None
+
+    def look_up(self, name: bytes) -> Record | None:
+        """Return what was stored under a name."""
+        if name in self.changes:
+            return self.changes[name]
+        return None if self.image is None else self.image.look_up(name)
+
+    def records_older_than(self, binary_mtime_ns: int) -> Iterator[bool]:
+        """Yield for each record whether it is older than a time, in ns; those of an image that
+        holds no older one are left out.
+        """
+        for record in self.changes.values():
+            if record is not None:
+                yield record.binary_mtime_ns < binary_mtime_ns
+        image = self.image
+        if image is None or image.header.oldest_mtime_ns >= binary_mtime_ns:
+            return
+        for name, found in image.entries():
+            if name not in self.changes:
+                yield found.binary_mtime_ns < binary_mtime_ns
 
 
 class Shard:
@@ -79,6 +108,10 @@ class Shard:
         image = self.visible_image
         return None if image is None else image.look_up(name)
 
+    def frozen(self) -> Frozen:
+        """Return what is stored now, for whoever reads it in steps while the shard changes."""
+        return Frozen({**self._building, **self._changes}, self.visible_image)
+
     @property
     def visible_image(self) -> SealedImage | None:
         """The image, unless a clear or a replace hides it."""
@@ -115,20 +148,6 @@ class Shard:
         both: Iterator[tuple[bytes, Record | None]] = merge(changed, unchanged, key=_name_of)
         present = ((name, record) for name, record in both if record is not None)
         return list(islice(present, limit))
-
-    def count_stale(self, binary_mtime_ns: int) -> int:
-        """Return how many entries are older than a time, in ns."""
-        records = [record for record in self._all_changes().values() if record is not None]
-        stale = sum(record.binary_mtime_ns < binary_mtime_ns for record in records)
-        image = self.visible_image
-        if image is None or image.header.oldest_mtime_ns >= binary_mtime_ns:
-            return stale
-        changes = self._all_changes()
-        return stale + sum(
-            record.binary_mtime_ns < binary_mtime_ns
-            for name, record in image.entries()
-            if name not in changes
-        )
 
     def _all_changes(self) -> Mapping[bytes, Record | None]:
         if not self._building:

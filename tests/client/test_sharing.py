@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -140,6 +143,68 @@ def test_a_fork_while_other_threads_hold_the_connection(filled: Cache) -> None:
         thread.join()
     assert statuses == [0] * 20
     assert set(wrong) == {0}
+
+
+def test_forks_in_the_middle_of_calls_of_many_threads(filled: Cache) -> None:
+    """Each thread forks while the others are at every point of their own calls."""
+    wrong: list[int] = []
+
+    def read_and_fork(first: int) -> None:
+        for number in range(3):
+            wrong.append(count_wrong(filled, 20, first))
+            child = in_child(partial(count_wrong, filled, 20, first + number))
+            wrong.append(count_wrong(filled, 20, first))
+            wrong.append(status_of(child))
+
+    threads = [threading.Thread(target=read_and_fork, args=(5 * each,)) for each in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == [0] * 6 * 9
+
+
+def test_a_child_that_executes_a_program_holds_no_connection(daemon: Daemon, filled: Cache) -> None:
+    """Its descriptor would keep the connection open when everybody else has closed it."""
+    filled.ping()
+    with daemon.connect() as watcher:
+        assert watcher.ok("status")["connections"] == 2
+        child = os.fork()
+        if child == 0:
+            os.execvp("sleep", ["sleep", "60"])
+        try:
+            wait_until(
+                lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n", 20, "the program"
+            )
+            filled.close()
+            wait_until(
+                lambda: watcher.ok("status")["connections"] == 1, 20, "the connection to end"
+            )
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert count_wrong(filled, 5) == 0
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_multiprocessing(filled: Cache, daemon: Daemon, method: str) -> None:
+    """A pool that was forked shares the cache; the others make one of their own."""
+    context = multiprocessing.get_context(method)
+    assert count_wrong(filled, 1) == 0
+    WORKERS_CACHES[daemon.socket_path] = filled
+    with ProcessPoolExecutor(3, mp_context=context) as pool:
+        work = [pool.submit(read_in_worker, daemon.socket_path, first) for first in range(6)]
+        assert count_wrong(filled, 100) == 0
+        assert [each.result(60) for each in work] == [0] * 6
+
+
+def read_in_worker(path: str, first: int) -> int:
+    """Read with a cache that a fork may have brought along."""
+    cache = WORKERS_CACHES.setdefault(path, Cache("zsh/5.9/8", socket_path=path, timeout=20))
+    return count_wrong(cache, 50, first)
+
+
+WORKERS_CACHES: dict[str, Cache] = {}
 
 
 def test_a_child_closes_its_copy_and_the_parent_goes_on(filled: Cache) -> None:

@@ -84,9 +84,12 @@ def test_at_the_usual_place_systemd_may_start_it_too(
     assert str(error).endswith(HOW_AT_THE_USUAL_PLACE)
 
 
-def test_a_directory_that_others_can_reach(run_directory: Path) -> None:
-    run_directory.chmod(0o755)
-    assert "of its own with mode 0700" in str(reason_of(str(run_directory / "socket")))
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o707, 0o711, 0o1777])
+def test_a_directory_that_others_can_reach(run_directory: Path, mode: int) -> None:
+    run_directory.chmod(mode)
+    message = str(reason_of(str(run_directory / "socket")))
+    assert f"{run_directory} has mode {mode:04o}, others can reach it" in message
+    assert "of its own with mode 0700" in message
 
 
 def test_a_directory_behind_a_link(run_directory: Path, tmp_path: Path) -> None:

@@ -124,7 +124,8 @@ def test_a_request_that_waits_for_the_disk_keeps_its_room(
     assert room.received >= len(missing)
     assert room.next_readers() == [], "its request is there, and waits for the write before it"
     engine.settle()
-    hold(peer, room, b"")
+    while peer.session.is_stalled:
+        hold(peer, room, b"")
     assert room.received == READ_BYTES + 4
     assert room.next_readers() == [other]
 

@@ -7,23 +7,22 @@ import io
 import json
 import os
 import shutil
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 import pytest
 
-from autoloadd_daemon.shard import Shard
 from autoloadd_daemon.storage import records
 from autoloadd_daemon.storage.checking import FileReport, Verdict, check_shard
 from autoloadd_daemon.storage.files import Files
-from autoloadd_daemon.storage.recovery import Recovered, read_shard, recover_shard
-from autoloadd_daemon.storage.shard_files import ShardFiles
+from autoloadd_daemon.storage.recovery import Recovered, recover_shard
 from autoloadd_daemon.verify import Progress, Report, VerifyError, check_cache, main
 from autoloadd_protocol.image import HEADER_BYTES, SLOT, SLOT_BYTES, Image
 from autoloadd_protocol.producer import Producer
 
-from .harness import EPOCH, PRODUCER, Item, Life, QuickFiles, files_in, write_files
+from .harness import PRODUCER, Item, Life, QuickFiles, files_in, write_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -300,100 +299,6 @@ def test_a_shard_in_another_ones_directory(directory: Path) -> None:
     assert "holds the shard of zsh/5.9/8" in str(report.problem)
 
 
-class BusyFiles(Files):
-    """Files of a daemon that builds whenever some are read: `times` times, then no more."""
-
-    def __init__(self, life: Life, times: int, *, reads_of: str = "") -> None:
-        self.life = life
-        self.times = times
-        self.reads_of = reads_of
-        self.builds = 0
-
-    def read(self, path: str) -> bytes:
-        """Read after a build that removes what is to be read, or that makes it old."""
-        if self.builds < self.times and self.reads_of in path:
-            self.builds += 1
-            self.life.put({b"n%d" % self.builds: Item(b"x")})
-            self.life.build()
-            self.life.put({b"m%d" % self.builds: Item(b"x")})
-        return super().read(path)
-
-
-@pytest.mark.parametrize("times", [1, 5])
-def test_files_that_a_daemon_replaces_meanwhile_are_no_damage(cache_dir: Path, times: int) -> None:
-    life = Life(cache_dir / PRODUCER.shard_id())
-    life.put({b"a": Item(b"1")})
-    files = BusyFiles(life, times)
-    reports = check_shard(files, str(life.directory))
-    assert files.builds == times
-    assert [(r.kind, r.verdict) for r in reports] == [
-        ("image", Verdict.OK),
-        ("journal", Verdict.OK),
-    ]
-
-
-def test_a_bulk_that_a_build_removes_while_it_is_wanted_is_no_damage(cache_dir: Path) -> None:
-    life = Life(cache_dir / PRODUCER.shard_id())
-    life.bulk("merge", [{b"a": Item(b"1")}])
-    files = BusyFiles(life, 1, reads_of="bulk")
-    reports = check_shard(files, str(life.directory))
-    assert files.builds == 1
-    assert [(r.kind, r.verdict) for r in reports] == [
-        ("image", Verdict.OK),
-        ("journal", Verdict.OK),
-    ]
-
-
-def test_the_journals_are_read_before_the_image_which_may_only_cover_more(cache_dir: Path) -> None:
-    life = Life(cache_dir / PRODUCER.shard_id())
-    life.put({b"a": Item(b"1")})
-
-    class Building(Files):
-        def names(self, path: str) -> list[str]:
-            life.build()
-            life.put({b"a": Item(b"2")})
-            return super().names(path)
-
-    reading = read_shard(Building(), str(life.directory))
-    assert reading.damaged == []
-    assert reading.shard is not None
-    assert reading.shard.generation == 2
-
-
-def test_a_shard_that_is_dropped_and_begun_again_meanwhile_is_no_damage(
-    cache_dir: Path, tmp_path: Path
-) -> None:
-    directory, other = cache_dir / PRODUCER.shard_id(), tmp_path / PRODUCER.shard_id()
-    first, second = Life(directory), Life(other)
-    first.put({b"a": Item(b"1")})
-    second.shard = Shard(PRODUCER, epoch=EPOCH + 1, built_at_ns=5)
-    second.disk = ShardFiles(second.files, str(other), PRODUCER, EPOCH + 1)
-    second.put({b"b": Item(b"2")})
-    journal = files_in(other)
-    second.build()
-    later = {**files_in(other), **journal}
-
-    class Reborn(Files):
-        def read(self, path: str) -> bytes:
-            data = super().read(path)
-            write_files(directory, later)
-            return data
-
-    reports = check_shard(Reborn(), str(directory))
-    assert [(r.kind, r.verdict) for r in reports] == [
-        ("image", Verdict.OK),
-        ("journal", Verdict.SPARE),
-    ]
-
-
-def test_files_that_never_stay_are_no_damage_either(cache_dir: Path) -> None:
-    life = Life(cache_dir / PRODUCER.shard_id())
-    life.put({b"a": Item(b"1")})
-    (report,) = check_shard(BusyFiles(life, 1_000), str(life.directory))
-    assert report.verdict is Verdict.UNREADABLE
-    assert "faster than they can be read" in str(report.problem)
-
-
 def test_damage_is_told_also_beside_a_daemon_that_works(directory: Path) -> None:
     change_byte(directory / IMAGE, HEADER_BYTES)
 
@@ -500,3 +405,75 @@ def test_what_takes_long_says_on_a_terminal_where_it_is(
     progress.show("b")
     progress.clear()
     assert stream.getvalue() == written
+
+
+class VanishingFiles(UnreadableFiles):
+    """One file that cannot be read, while another one goes, both once."""
+
+    def __init__(self, unreadable: str, gone: str) -> None:
+        super().__init__(unreadable, errno.EMFILE)
+        self.gone = gone
+
+    def read(self, path: str) -> bytes:
+        """Read, unless it is the turn of one of the two."""
+        if path.endswith(f"/{self.gone}"):
+            self.name = self.gone = "none"
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return super().read(path)
+
+
+def test_files_that_go_while_it_is_found_out_what_is_wrong_are_looked_for_again(
+    directory: Path,
+) -> None:
+    reports = check_shard(VanishingFiles(SECOND, BULK), str(directory))
+    assert {report.verdict for report in reports} == {Verdict.OK}
+    change_byte(directory / IMAGE, 0)
+    reports = check_shard(VanishingFiles("none", IMAGE), str(directory))
+    assert [r.at for r in reports if r.kind == "image"] == [0]
+
+
+def test_an_image_that_is_no_file_has_no_first_bad_byte(directory: Path) -> None:
+    (directory / IMAGE).unlink()
+    (directory / IMAGE).mkdir()
+    report = look_at(directory)[IMAGE]
+    assert (report.verdict, report.at) == (Verdict.DAMAGED, None)
+
+
+def test_the_daemons_socket_is_no_stranger(home: Path) -> None:
+    (home / "run").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(home / "run" / "socket"))
+        (report,) = check_cache(str(home)).files
+    assert (report.kind, report.verdict) == ("socket", Verdict.OK)
+
+
+def test_what_goes_before_it_is_looked_at_is_no_matter(cache_dir: Path) -> None:
+    (cache_dir / "notes").touch()
+    report = check_cache(str(cache_dir), tell=lambda name: (cache_dir / name).unlink())
+    assert report.files == []
+
+
+def test_a_directory_that_cannot_be_listed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listdir = os.listdir
+
+    def refuse(path: str) -> list[str]:
+        if path == str(directory):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    report = check_cache(str(directory.parent))
+    assert [(f.verdict, f.problem) for f in report.files] == [
+        (Verdict.UNREADABLE, "Permission denied")
+    ]
+    assert report.status == 4
+
+
+def test_an_interrupt_ends_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_path: str) -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "listdir", interrupt)
+    assert main(["--cache-dir", str(directory.parent)]) == 130

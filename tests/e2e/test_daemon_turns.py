@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
+
+import pytest
 
 from ..running import Daemon, private_directory, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from autoloadd_client import Cache
@@ -88,14 +92,27 @@ def test_what_is_staged_before_a_drop_never_meets_what_is_staged_after(daemon: D
         assert cache.status()["storage"]["set_aside"] == ()
 
 
-def test_a_socket_directory_that_is_removed_comes_back(home: Path) -> None:
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What is to be undone, also where a test fails in the middle."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def in_a_directory_of_its_own(home: Path, stack: ExitStack) -> Daemon:
+    """Return a daemon whose socket's directory can be removed without anything else."""
     daemon = Daemon(home / "run", options=["--cache-dir", str(home / "cache")])
     daemon.directory.mkdir(mode=0o700)
-    daemon.start()
+    stack.callback(daemon.end)
+    return daemon.start()
+
+
+def test_a_socket_directory_that_is_removed_comes_back(home: Path, stack: ExitStack) -> None:
+    daemon = in_a_directory_of_its_own(home, stack)
     with daemon.cache() as cache:
         cache.put("a", b"1")
         log = daemon.log_path.open("rb")
-        shutil.rmtree(daemon.directory)
+        os.rename(daemon.directory, home / "gone")
         wait_until((daemon.directory / "socket").exists, SECONDS, "the socket")
         cache.close()
         assert cache.get("a") == b"1"
@@ -104,23 +121,31 @@ def test_a_socket_directory_that_is_removed_comes_back(home: Path) -> None:
         assert b"bound again" in log.read()
 
 
-def test_a_daemon_whose_socket_directory_is_another_ones_now_stops(home: Path) -> None:
-    daemon = Daemon(home / "run", options=["--cache-dir", str(home / "cache")])
-    daemon.directory.mkdir(mode=0o700)
-    daemon.start()
-    shutil.rmtree(daemon.directory)
-    daemon.directory.mkdir(mode=0o700)
+def test_a_daemon_whose_socket_directory_is_another_ones_now_stops(
+    home: Path, stack: ExitStack
+) -> None:
+    daemon = in_a_directory_of_its_own(home, stack)
+    os.rename(daemon.directory, home / "gone")
+    # The daemon may have been quicker, and made it itself.
+    daemon.directory.mkdir(mode=0o700, exist_ok=True)
     with private_directory() as directory:
         successor = Daemon(daemon.directory, options=["--cache-dir", str(directory / "cache")])
-        try:
-            successor.start()
-        except AssertionError:
-            # The first one noticed earlier and has the new directory: then the second gives way.
-            assert successor.process is not None
-            assert successor.process.wait(SECONDS) == 3
+        successor.process = successor.spawn()
+        both = (daemon, successor)
+        wait_until(lambda: any(map(has_ended, both)), SECONDS, "one of them to give way")
+        if has_ended(successor):
+            # The first one noticed earlier and has the new directory.
+            assert successor.wait() == 3
+            assert daemon.status()["pid"] == daemon.pid
             assert daemon.stop() == 0
-            return
-        assert daemon.wait() == 0
-        with successor.cache() as cache:
-            assert cache.status()["pid"] == successor.pid
-        assert successor.stop() == 0
+        else:
+            stack.callback(successor.end)
+            assert daemon.wait() == 0
+            wait_until((daemon.directory / "socket").exists, SECONDS, "the socket")
+            assert successor.status()["pid"] == successor.pid
+            assert successor.stop() == 0
+
+
+def has_ended(daemon: Daemon) -> bool:
+    """Tell whether its process is over; it is still to be waited for."""
+    return daemon.process is None or daemon.process.poll() is not None

@@ -118,7 +118,7 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
         f"{_DAEMON}/writer.py",
         "        self._sync_thread.submit(sync_all, synced)\n",
         "        sync_all()\n        synced(None)\n",
-        (STORAGE, WRITER),
+        (WRITER, STORAGE),
     ),
     # What a failed write leaves
     Mutation(

@@ -63,8 +63,8 @@ ERRORS = {
 
 REMOVALS = ("unlink", "rename")
 
-PROBED = {"openat", "writev", "fsync"}
-"""Calls that the daemon tries before it says that storage has healed."""
+EVERY_WRITE = Call("writev", 1)
+"""Where it fails from now on, no write is taken, and no attempt to heal succeeds."""
 
 
 def before_the_fault(shard: Expectation) -> None:
@@ -116,7 +116,10 @@ class Trials:
             fault = call.failing(errno.errorcode[error], lasts=lasts)
             with Tracer(self.daemon.pid, arguments(paths, self.log, fault)):
                 under_the_fault(shard, self.case)
-                if lasts and call.number == 1 and call.name in PROBED:
+                if error == errno.EMFILE:
+                    # What this process has too many of says nothing of the disk.
+                    assert self.daemon.status()["storage"]["state"] == "healthy"
+                if lasts and call == EVERY_WRITE:
                     self._check_that_it_says_so(shard, error)
                 if crashes:
                     self.daemon.kill()
@@ -128,10 +131,6 @@ class Trials:
     def _check_that_it_says_so(self, shard: Expectation, error: int) -> None:
         assert any(os.strerror(error) in message for message in shard.refusals)
         storage = self.daemon.status()["storage"]
-        if error == errno.EMFILE:
-            # What this process has too many of says nothing of the disk.
-            assert storage["state"] == "healthy"
-            return
         assert storage["state"] == "degraded"
         assert os.strerror(error) in storage["error"]
         assert storage["since_ns_ago"] >= 0 <= storage["next_try_ns"]
@@ -195,6 +194,16 @@ def test_a_call_fails(
     first = crc32(request.node.name.encode()) % len(points)
     for call in choose(points[first:] + points[:first], effort, TRIALS_PER_CASE):
         trials.run(call, error, lasts=lasts, crashes=crashes)
+    assert (case.lost, case.wrong) == (0, 0)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
+def test_status_says_what_is_wrong_until_it_heals(
+    error: int, idle_daemon: Daemon, case: FaultCase
+) -> None:
+    require_strace(case)
+    trials = Trials(idle_daemon.start(), case)
+    trials.run(EVERY_WRITE, error, lasts=True, crashes=False)
     assert (case.lost, case.wrong) == (0, 0)
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Scenario = Callable[[Daemon, Expectation], None]
 
 BUILD_SECONDS = 20.0
-KILLS_PER_SCENARIO = 6
+KILLS_PER_SCENARIO = 5
 KEPT_SHARDS = 4
 LARGE = {f"n{i:02d}": bytes([65 + i]) * 100_000 for i in range(12)}
 """More than 1 MiB: an image is built at once."""

@@ -258,6 +258,28 @@ def test_an_older_copy_of_the_image(synced: bool, cache_dir: Path, case: FaultCa
         assert found.set_aside == {specimen.journals[0].name}
 
 
+@pytest.mark.parametrize("mode", ["merge", "replace"])
+def test_a_bulk_in_the_place_of_another(mode: str, cache_dir: Path, case: FaultCase) -> None:
+    """Of the same length, each record good: only the frame that names the file says it is not."""
+    case.unit = "files"
+
+    def story(author: Author) -> None:
+        author.put(a=b"a1")
+        author.bulk(mode, a=b"a2", b=b"b2")
+        author.bulk(mode, a=b"a3", b=b"b3")
+        author.put(c=b"c1")
+
+    specimen = specimen_of(story, cache_dir)
+    first, second = (name for name in specimen.files if name.startswith("bulk"))
+    for name, other in ((first, second), (second, first)):
+        data = specimen.files[other]
+        assert len(data) == len(specimen.files[name])
+        due = expected(specimen, name, 0, len(data))
+        found = start(cache_dir, {**specimen.files, name: data}, case)
+        case.wrong += found.contents != due.contents
+        assert found.contents == due.contents
+
+
 def life_of(producer: str, cache_dir: Path, *, epoch: int) -> dict[str, bytes]:
     """Return image and journal of a shard that has nothing to do with the specimens."""
     directory = cache_dir / "other"

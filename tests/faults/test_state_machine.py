@@ -1,7 +1,7 @@
 """A real daemon against a dict: whatever is done in whatever order, restarts and kills included.
 
 One daemon serves all examples, each with a producer of its own, so what earlier examples left is
-there when it is killed. Hypothesis chooses, and shrinks what fails to a few steps.
+there when it is killed. Thousands of steps more are in `test_state_machine_of_a_shard.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .report import FaultCase
 
-EXAMPLES = 8
+EXAMPLES = 6
 STEPS = 40
 TIMES = (None, 5, 10)
 """Each has a client: one whose binary is not dated, one of an older and one of a newer binary."""
@@ -277,12 +277,14 @@ def machine_of(serving: str, case: FaultCase) -> Iterator[type[Machine]]:
 def test_a_daemon_does_what_a_dict_does(serving: str, case: FaultCase, effort: int) -> None:
     case.unit = "runs"
     chosen = settings(
-        max_examples=(EXAMPLES if serving == "epoll" else EXAMPLES // 4) * effort,
+        max_examples=(EXAMPLES if serving == "epoll" else EXAMPLES // 3) * effort,
         stateful_step_count=STEPS,
         deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
+        # To shrink a failure takes hundreds of restarts: minutes.
+        phases=[Phase.generate] if effort == 1 else [Phase.generate, Phase.shrink],
     )
     with machine_of(serving, case) as machine:
         run_state_machine_as_test(machine, settings=chosen)

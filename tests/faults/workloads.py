@@ -278,6 +278,18 @@ async def a_failed_sync_of_the_directory(engine: Engine) -> None:
     assert await engine.put({"c": b"c1"}, "fsync")
 
 
+async def a_drop_that_does_not_last(engine: Engine) -> None:
+    await engine.put({"a": b"a1"}, "fsync")
+    engine.files.fail("sync_directory")
+    assert not await engine.drop()
+    # Whether it is taken or not: the directory's name is not on stable storage.
+    await engine.put({"b": b"b1"}, "fsync")
+    await engine.try_to_heal()
+    assert await engine.put({"c": b"c1"}, "fsync")
+    assert await engine.drop()
+    assert await engine.put({"d": b"d1"}, "fsync")
+
+
 async def images_that_fail(engine: Engine) -> None:
     await engine.put(many(4))
     for method in ("create_for_image", "append", "overwrite", "sync", "rename", "sync_directory"):
@@ -305,7 +317,6 @@ PLAIN: list[Workload] = [
     drop_and_begin_again,
     drop_during_a_build,
     two_shards_in_a_batch,
-    writes_that_wait_for_a_sync,
 ]
 
 OTHERS: list[Workload] = [
@@ -317,6 +328,8 @@ OTHERS: list[Workload] = [
     a_lack_of_descriptors,
     a_failed_sync_of_a_bulk,
     a_failed_sync_of_the_directory,
+    a_drop_that_does_not_last,
     images_that_fail,
+    writes_that_wait_for_a_sync,
     eviction,
 ]

@@ -139,3 +139,29 @@ def test_a_large_frame_comes_in_small_reads() -> None:
     payload = bytes(range(256)) * (FRAME_BYTES // 256)
     frame = encode_frame(payload)
     assert fed(*(frame[at : at + 4096] for at in range(0, len(frame), 4096))) == [payload]
+
+
+def test_what_is_still_to_come_is_told_once_the_length_is_there() -> None:
+    decoder = FrameDecoder()
+    steps = ((b"\0\0", 0), (b"\0", 0), (b"\5", 5), (b"abc", 2), (b"de\0", 0))
+    for data, wanted in steps:
+        decoder.receive_data(data)
+        assert decoder.wanted_bytes == wanted
+    assert decoder.next_payload() == b"abcde"
+    assert decoder.payload_bytes == 5
+    assert decoder.next_payload() is None
+    assert decoder.buffered_bytes == 1
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 5])
+def test_nothing_is_kept_of_what_was_handed_out(pieces: int) -> None:
+    frame = encode_frame(bytes(1_000_000))
+    size = len(frame) // pieces + 1
+    decoder = FrameDecoder()
+    for start in range(0, len(frame), size):
+        decoder.receive_data(frame[start : start + size])
+    assert decoder.next_payload() == bytes(1_000_000)
+    assert len(decoder._buffer) == 0
+    decoder.receive_data(encode_frame(b"a") * 1000 + b"\0")
+    assert len(payloads_of(decoder)) == 1000
+    assert decoder._buffer == b"\0"

@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING, ClassVar
 
 from bench.crew import Crew
+from bench.daemons import settle
 from bench.peers import embedded, locked_file_cache, own
-from bench.servers import settle
 from bench.setting import in_turn
 from bench.verdicts import Goal
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar
 
+from bench.daemons import settle
 from bench.load import Load
-from bench.servers import settle
 from bench.setting import in_turn
 from bench.verdicts import Goal
 from bench.workload import ENTRIES
 
 if TYPE_CHECKING:
+    from bench.daemons import Server
     from bench.load import Report
-    from bench.servers import Server
     from bench.setting import Setting
     from bench.verdicts import Figures
 

@@ -127,9 +127,10 @@ class Reads:
         for _ in range(times):
             some = random.sample(range(len(names)), MANY_NAMES)
             wanted = [names[number] for number in some]
-            started = perf_counter_ns()
-            found = get_many(wanted)
-            taken += perf_counter_ns() - started
+            with peer.watched():
+                started = perf_counter_ns()
+                found = get_many(wanted)
+                taken += perf_counter_ns() - started
             self._check(peer, some, [found.get(name) for name in wanted])
         return taken / times / 1e3
 
@@ -143,9 +144,7 @@ class Reads:
 
 def _timed(peer: Peer, client: Client, names: Sequence[str]) -> tuple[int, list[bytes | None]]:
     get = client.get
-    try:
+    with peer.watched():
         started = perf_counter_ns()
         blobs = [get(name) for name in names]
         return perf_counter_ns() - started, blobs
-    except peer.errors as exc:
-        raise PeerFailedError(f"{peer.key}: {exc}") from exc

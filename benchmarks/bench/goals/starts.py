@@ -12,9 +12,9 @@ from statistics import median
 from typing import TYPE_CHECKING, ClassVar
 
 from autoloadd_client.errors import UnreachableError
+from bench.daemons import fill_daemon, spawn_daemon, start_daemon, stop_daemon
 from bench.fresh import time_first_get
 from bench.peers import embedded, memcached, own, redis_server
-from bench.servers import fill_daemon, spawn_daemon, start_daemon, stop_daemon
 from bench.setting import in_turn
 from bench.verdicts import Goal, PeerFailedError
 from bench.workload import MTIME_NS, PRODUCER, make_workload
@@ -134,12 +134,15 @@ class Commands:
     _EMPTY: ClassVar = "python -c pass, ms"
     _GET: ClassVar = "autoloadctl get, ms"
     _IMPORT: ClassVar = "python -c 'import autoloadd_client', ms"
+    _CACHE: ClassVar = "python -c 'from autoloadd_client import Cache', ms"
+    _CACHE_EXTRA: ClassVar = "from autoloadd_client import Cache, over a bare start, ms"
     _EXTRA: ClassVar = "import autoloadd_client, over a bare start, ms"
     GOALS: ClassVar[tuple[Goal, ...]] = (
         Goal(number=9, what="autoloadctl get, against python -c pass", unit="ms", at_most=1.15,
              ours=_GET, peer=_EMPTY),
         Goal(number=9, what="import autoloadd_client, ms over a bare start", unit="ms", at_most=6,
              ours=_EXTRA),
+        Goal(number=9, what="the same with its Cache", unit="ms", at_most=6, ours=_CACHE_EXTRA),
     )  # fmt: skip
 
     def __init__(self, setting: Setting) -> None:
@@ -165,6 +168,7 @@ class Commands:
             self._EMPTY: [python, "-c", "pass"],
             self._GET: self._get,
             self._IMPORT: [python, "-c", "import autoloadd_client"],
+            self._CACHE: [python, "-c", "from autoloadd_client import Cache"],
         }
         taken: dict[str, list[float]] = {key: [] for key in commands}
         for again in range(self._times):
@@ -172,8 +176,9 @@ class Commands:
                 taken[key].append(time_command(commands[key]))
         for key, times in taken.items():
             figures.add(key, median(times))
-        extra = median(taken[self._IMPORT]) - median(taken[self._EMPTY])
-        figures.add(self._EXTRA, max(0.0, extra))
+        bare = median(taken[self._EMPTY])
+        figures.add(self._EXTRA, max(0.0, median(taken[self._IMPORT]) - bare))
+        figures.add(self._CACHE_EXTRA, max(0.0, median(taken[self._CACHE]) - bare))
 
 
 def fill_directory(directory: Path, entries: int) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.verdicts import PeerFailedError
 from bench.workload import MTIME_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _MTIME = struct.Struct("<Q")
 MTIME_BYTES = _MTIME.size
@@ -40,6 +42,14 @@ class Peer:
     key: str
     open: Callable[[], Client]
     errors: tuple[type[Exception], ...] = (OSError,)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Turn what the library raises within into PeerFailedError: the run is invalid."""
+        try:
+            yield
+        except self.errors as exc:
+            raise PeerFailedError(f"{self.key}: {str(exc) or type(exc).__name__}") from exc
 
 
 def fresh_bytes(value: bytes | None) -> bytes | None:

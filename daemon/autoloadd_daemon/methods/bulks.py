@@ -12,16 +12,20 @@ from autoloadd_protocol.limits import BULKS
 from autoloadd_protocol.parameters import (
     BULK_MODES,
     bad_request,
+    read_entries,
     read_params,
     read_sync,
     read_time,
     read_token,
 )
 
-from .changes import read_records
+from .changes import records_in_steps
 from .context import Context, OpenBulk
+from .steps import Steps, done_at_once
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from autoloadd_daemon.session import Session
     from autoloadd_daemon.writes import Done
 
@@ -52,11 +56,18 @@ def bulk_begin(context: Context, session: Session, params: Params) -> Parts:
     return [encode_uint(token)]
 
 
-def bulk_add(context: Context, session: Session, params: Params) -> Parts:
+def bulk_add(context: Context, session: Session, params: Params) -> Parts | Steps[Parts]:
     """Stage entries; the result is how many are staged. Nothing is visible."""
     token, entries = read_params(params, 2)
     bulk = _bulk_of(session, token)
-    records = read_records(entries, bulk.binary_mtime_ns)
+    found = read_entries(entries)
+    return done_at_once(_add(context, session, bulk, found), len(found))
+
+
+def _add(
+    context: Context, session: Session, bulk: OpenBulk, entries: Mapping[Any, Any]
+) -> Steps[Parts]:
+    records = yield from records_in_steps(entries, bulk.binary_mtime_ns)
     added = sum(record.stored_bytes for _, record in records)
     total = context.catalog.staged_bytes + added
     if total > context.catalog.max_bytes:

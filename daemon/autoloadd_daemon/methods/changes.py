@@ -20,7 +20,11 @@ from autoloadd_protocol.parameters import (
 )
 from autoloadd_protocol.record import Record, encode_record
 
+from .steps import Steps, done_at_once, in_steps
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from autoloadd_daemon.session import Session
     from autoloadd_daemon.writes import Done
 
@@ -43,20 +47,30 @@ def put(context: Context, session: Session, params: Params, done: Done) -> None:
     context.writer.submit(Put(producer, read_sync(sync), done, [(name.encode(), record)]))
 
 
-def put_many(context: Context, session: Session, params: Params, done: Done) -> None:
+def put_many(context: Context, session: Session, params: Params, done: Done) -> Steps[None] | None:
     """Store entries, all visible at once; the result is the generation."""
     entries, mtime, sync = read_params(params, 1, 2)
-    records = read_records(entries, read_time(mtime))
-    producer = context.producer_of(session)
-    context.writer.submit(Put(producer, read_sync(sync), done, records))
+    found, mtime_ns = read_entries(entries), read_time(mtime)
+
+    def steps() -> Steps[None]:
+        records = yield from records_in_steps(found, mtime_ns)
+        producer = context.producer_of(session)
+        context.writer.submit(Put(producer, read_sync(sync), done, records))
+
+    return done_at_once(steps(), len(found))
 
 
-def delete(context: Context, session: Session, params: Params, done: Done) -> None:
+def delete(context: Context, session: Session, params: Params, done: Done) -> Steps[None] | None:
     """Remove entries; the result is how many there were."""
     names, sync = read_params(params, 1, 1)
-    wanted = [read_name(name) for name in read_names(names)]
-    producer = context.producer_of(session)
-    context.writer.submit(Delete(producer, read_sync(sync), done, wanted))
+    items = read_names(names)
+
+    def steps() -> Steps[None]:
+        wanted = yield from in_steps(items, read_name)
+        producer = context.producer_of(session)
+        context.writer.submit(Delete(producer, read_sync(sync), done, wanted))
+
+    return done_at_once(steps(), len(items))
 
 
 def clear(context: Context, session: Session, params: Params, done: Done) -> None:
@@ -82,17 +96,20 @@ def flush(context: Context, session: Session, params: Params, done: Done) -> Non
     context.writer.submit(Flush(producer, "fsync", report))
 
 
-def read_records(entries: object, default_mtime: int | None) -> list[tuple[bytes, Record]]:
+def records_in_steps(
+    entries: Mapping[Any, Any], default_mtime: int | None
+) -> Steps[list[tuple[bytes, Record]]]:
     """Return (name, record) of each entry in a request's map. Raises RequestError."""
     now = time.time_ns()
-    records: list[tuple[bytes, Record]] = []
-    for key, value in read_entries(entries).items():
-        name = read_name(key)
-        blob, fingerprint, mtime, cached_at = read_entry(value)
+
+    def read(item: tuple[object, object]) -> tuple[bytes, Record]:
+        name = read_name(item[0])
+        blob, fingerprint, mtime, cached_at = read_entry(item[1])
         mtime_ns = (default_mtime or 0) if mtime is None else mtime
         cached_at_ns = now if cached_at is None else cached_at
-        records.append((name, encode_record(name, blob, fingerprint, mtime_ns, cached_at_ns)))
-    return records
+        return name, encode_record(name, blob, fingerprint, mtime_ns, cached_at_ns)
+
+    return in_steps(list(entries.items()), read)
 
 
 WRITES = {

@@ -158,8 +158,8 @@ def _resident_bytes() -> int:
     try:
         with open("/proc/self/statm", "rb") as statm:
             return int(statm.read().split()[1]) * resource.getpagesize()
-    except FileNotFoundError:
-        # No /proc: the peak, which macOS gives in bytes, others in kB.
+    except OSError:
+        # No /proc, or no descriptor is left: the peak, which macOS gives in bytes, others in kB.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 

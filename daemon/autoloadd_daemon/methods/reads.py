@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from autoloadd_protocol.encoding import (
@@ -26,9 +28,13 @@ from autoloadd_protocol.parameters import (
 )
 from autoloadd_protocol.record import name_span
 
+from .steps import STEP, Steps, done_at_once, in_steps, merged
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from autoloadd_daemon.session import Session
-    from autoloadd_daemon.shard import Shard
+    from autoloadd_daemon.shard import Frozen, Shard
     from autoloadd_protocol.record import Record
 
     from .context import Context
@@ -63,28 +69,40 @@ def get(context: Context, session: Session, params: Params) -> Parts:
     return [_buffer_of(record)[record.start : record.end]]
 
 
-def get_many(context: Context, session: Session, params: Params) -> Parts:
+def get_many(context: Context, session: Session, params: Params) -> Parts | Steps[Parts]:
     """Return the entries that are there and fresh, as far as they fit one frame."""
     names, mtime = read_params(params, 1, 1)
-    wanted = [_read_wanted_with(item, read_time(mtime)) for item in read_names(names)]
+    items = read_names(names)
+    return done_at_once(_get_many(context, session, items, read_time(mtime)), len(items))
+
+
+def _get_many(
+    context: Context, session: Session, items: Sequence[object], mtime: int | None
+) -> Steps[Parts]:
+    wanted = yield from in_steps(items, partial(_read_wanted_with, default_mtime=mtime))
     # Whatever does not fit is named in the answer: room for all names is kept from the start.
     names_bytes = sum(len(name) + _STR_HEADER_BYTES for name, _, _ in wanted)
     if names_bytes > _MAX_WANTED_BYTES:
         raise too_large("wanted_bytes", _MAX_WANTED_BYTES, names_bytes)
     room = FRAME_BYTES - _ANSWER_HEAD_BYTES - names_bytes
-    shard = context.shard_of(session)
-    found: dict[bytes, Record] = {}
+    shard = _seen(context.shard_of(session), len(wanted))
+    found: set[bytes] = set()
+    pairs: Parts = []
     left: list[bytes] = []
-    for name, mtime_ns, encoded in wanted:
-        record = _fresh(shard, name, mtime_ns, encoded)
-        if record is None or name in found:
-            continue
-        if record.stored_bytes > room:
-            left.append(encode_str(name))
-            continue
-        found[name] = record
-        room -= record.stored_bytes
-    pairs = [part for record in found.values() for part in _as_pair(record)]
+    for start in range(0, len(wanted), STEP):
+        step: Parts = []
+        for name, mtime_ns, encoded in wanted[start : start + STEP]:
+            record = _fresh(shard, name, mtime_ns, encoded)
+            if record is None or name in found:
+                continue
+            if record.stored_bytes > room:
+                left.append(encode_str(name))
+                continue
+            found.add(name)
+            step += _as_pair(record)
+            room -= record.stored_bytes
+        pairs += merged(step)
+        yield
     return [b"\x92" + map_header(len(found)), *pairs, array_header(len(left)) + b"".join(left)]
 
 
@@ -107,17 +125,27 @@ def list_names(context: Context, session: Session, params: Params) -> Parts:
     return [b"".join(parts)]
 
 
-def missing(context: Context, session: Session, params: Params) -> Parts:
+def missing(context: Context, session: Session, params: Params) -> Parts | Steps[Parts]:
     """Return those of the names that are absent or stale, in the given order."""
     names, mtime = read_params(params, 1, 1)
-    wanted = [_read_wanted_with(item, read_time(mtime)) for item in read_names(names)]
-    shard = context.shard_of(session)
+    items = read_names(names)
+    return done_at_once(_missing(context, session, items, read_time(mtime)), len(items))
+
+
+def _missing(
+    context: Context, session: Session, items: Sequence[object], mtime: int | None
+) -> Steps[Parts]:
+    wanted = yield from in_steps(items, partial(_read_wanted_with, default_mtime=mtime))
+    shard = _seen(context.shard_of(session), len(wanted))
     # It fits a frame: it holds a part of the request's own bytes.
-    absent = [
-        encode_str(name)
-        for name, mtime_ns, encoded in wanted
-        if _fresh(shard, name, mtime_ns, encoded) is None
-    ]
+    absent: list[bytes] = []
+    for start in range(0, len(wanted), STEP):
+        absent += [
+            encode_str(name)
+            for name, mtime_ns, encoded in wanted[start : start + STEP]
+            if _fresh(shard, name, mtime_ns, encoded) is None
+        ]
+        yield
     return [array_header(len(absent)) + b"".join(absent)]
 
 
@@ -128,17 +156,30 @@ def count_entries(context: Context, session: Session, params: Params) -> Parts:
     return [encode_uint(0 if shard is None else shard.entries)]
 
 
-def stats(context: Context, session: Session, params: Params) -> Parts:
+def stats(context: Context, session: Session, params: Params) -> Parts | Steps[Parts]:
     """Return what is known of the shard; fresh and stale are nil where no time is given."""
     (mtime,) = read_params(params, 0, 1)
     mtime_ns = read_time(mtime)
     shard = context.shard_of(session)
-    return [pack(_describe(shard, mtime_ns))]
+    if shard is None or mtime_ns is None:
+        return [pack(_describe(shard, None if mtime_ns is None else 0))]
+    return done_at_once(_stats(shard, mtime_ns), shard.entries)
 
 
-def _describe(shard: Shard | None, mtime_ns: int | None) -> dict[str, int | None]:
+def _stats(shard: Shard, mtime_ns: int) -> Steps[Parts]:
+    described = _describe(shard, 0)
+    older = shard.frozen().records_older_than(mtime_ns)
+    stale = 0
+    while step := list(islice(older, STEP)):
+        stale += sum(step)
+        yield
+    described["stale"] = stale
+    described["fresh"] = (described["entries"] or 0) - stale
+    return [pack(described)]
+
+
+def _describe(shard: Shard | None, stale: int | None) -> dict[str, int | None]:
     entries = 0 if shard is None else shard.entries
-    stale = None if mtime_ns is None else 0 if shard is None else shard.count_stale(mtime_ns)
     return {
         "entries": entries,
         "fresh": None if stale is None else entries - stale,
@@ -159,8 +200,13 @@ def _read_wanted_with(
     return name, default_mtime if mtime is None else mtime, encoded
 
 
+def _seen(shard: Shard | None, count: int) -> Shard | Frozen | None:
+    """Return what so many names are looked up in: for many, the shard as it is now."""
+    return shard if shard is None or count <= STEP else shard.frozen()
+
+
 def _fresh(
-    shard: Shard | None, name: bytes, mtime_ns: int | None, encoded: bytes | None
+    shard: Shard | Frozen | None, name: bytes, mtime_ns: int | None, encoded: bytes | None
 ) -> Record | None:
     if shard is None:
         return None

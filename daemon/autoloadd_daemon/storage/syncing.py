@@ -7,6 +7,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from autoloadd_daemon.errors import StorageError
+from autoloadd_daemon.exhaustion import end_without_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ class SyncThread:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    @end_without_memory()
     def _run(self) -> None:
         while (item := self._jobs.get()) is not None:
             job, done = item
