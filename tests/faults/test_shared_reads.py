@@ -138,7 +138,7 @@ def test_eight_readers_see_every_acknowledged_write(
     case.explored = sum(read.local for read in reads)
     case.wrong = len(wrong)
     assert not wrong, wrong[:5]
-    assert case.explored > len(reads) / 10, "most reads have to come from shared memory"
+    assert case.explored > 500, "too few reads came from shared memory to tell anything"
 
 
 def write_through_builds(
