@@ -211,7 +211,7 @@ def break_disk(case: FaultCase, disk: LoopFileSystem, daemon: Daemon, seed: str)
         # The file system's own file is sparse: what it writes now has no place.
         filler = fill(disk.backing)
         writers.wait_for_refusals()
-        wait_until(lambda: degraded_seconds(daemon) > 1.0, PATIENCE_SECONDS, "it to stay broken")
+        wait_until(lambda: degraded_seconds(daemon) > 0.5, PATIENCE_SECONDS, "it to stay broken")
     assert "sync failed" in daemon.log
     with daemon.cache() as cache:
         check_refused(case, cache, writers)
