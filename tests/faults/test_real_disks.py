@@ -180,7 +180,9 @@ def lose_power(
     case.explored += 1
     with daemon.cache() as cache:
         oldest = max(w.check_after_power_loss(cache, case, lost_at) for w in writers.written)
-    daemon.kill()
+        cache.clear()
+    # Its image is empty: the disk has room for another time.
+    assert daemon.stop() == 0, daemon.log
     return oldest
 
 
@@ -234,7 +236,8 @@ def break_disk(case: FaultCase, disk: LoopFileSystem, daemon: Daemon, seed: str)
                 written.check(cache, case)
             else:
                 written.check_after_power_loss(cache, case, 0.0)
-    daemon.kill()
+        cache.clear()
+    assert daemon.stop() == 0, daemon.log
 
 
 def check_refused(case: FaultCase, cache: Cache, writers: Writers) -> None:
