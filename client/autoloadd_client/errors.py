@@ -32,8 +32,9 @@ class CacheError(Exception):
 
 
 class UnreachableError(CacheError):
-    """No daemon can be reached at `path` (None: no path could be found). Nothing was sent.
+    """No daemon can be reached at `path` (None: no path could be found).
 
+    A write may still have been carried out: by a daemon that took it and ended before it answered.
     `fix` is what the user may do, where the reason does not say it.
     """
 

@@ -354,7 +354,8 @@ class Writer:
     def _refuse_group(self, group: _Group, error: StorageError) -> None:
         for write, _ in group.writes:
             self._refuse(write, error)
-        self._catalog.forget_unwritten(group.shard)
+        if not self._builder.is_building(group.shard.id):
+            self._catalog.forget_unwritten(group.shard)
 
     def _refuse(self, write: Write, error: StorageError) -> None:
         # What stays behind is named by no frame: recovery sweeps it up.

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import threading
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from autoloadd_client.errors import CacheError, NotDurableError
 
+from ..faults.disks import fill, small_tmpfs
 from ..running import Daemon, private_directory, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from autoloadd_client import Cache
@@ -97,34 +97,8 @@ def test_a_shard_directory_that_is_removed_comes_back(daemon: Daemon, cache: Cac
     assert cache.get_many(["a", "b"]) == {"a": b"1", "b": b"2"}
 
 
-@contextmanager
-def small_disk(path: Path, size: str) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.fail("this test mounts a small tmpfs: run it as root")
-    path.mkdir(mode=0o700)
-    options = f"size={size},mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=True)
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-def fill(directory: Path) -> Path:
-    """Take all the room there is; return the file that has it."""
-    path = directory / "filler"
-    with path.open("wb", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while file.write(bytes(size)):
-                    pass
-            except OSError:
-                continue
-    return path
-
-
 def test_a_full_disk(idle_daemon: Daemon) -> None:
-    with small_disk(idle_daemon.cache_dir, "24m"):
+    with small_tmpfs(idle_daemon.cache_dir, "24m"):
         idle_daemon.start()
         with idle_daemon.cache() as cache:
             check_full_disk(idle_daemon, cache)
@@ -174,7 +148,7 @@ def puts(cache: Cache, kept: dict[str, bytes]) -> bool:
 
 
 def test_a_full_disk_becomes_healthy_without_any_write(idle_daemon: Daemon) -> None:
-    with small_disk(idle_daemon.cache_dir, "4m"):
+    with small_tmpfs(idle_daemon.cache_dir, "4m"):
         idle_daemon.start()
         with idle_daemon.cache() as cache:
             cache.put("a", b"1")
@@ -313,15 +287,15 @@ def fill_with_shards(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize(
-    "fill", [fill_with_puts, fill_with_bulks, fill_with_tiny_entries, fill_with_shards]
+    "fill_up", [fill_with_puts, fill_with_bulks, fill_with_tiny_entries, fill_with_shards]
 )
 def test_an_over_full_cache_stays_within_its_bounds(
-    fill: Callable[[Daemon], None], idle_daemon: Daemon
+    fill_up: Callable[[Daemon], None], idle_daemon: Daemon
 ) -> None:
     """docs/storage.md, "Its size": what has been measured is 3.2 and 4 times."""
     idle_daemon.start("--max-bytes", "16 MiB")
     with Watch(idle_daemon) as watch:
-        fill(idle_daemon)
+        fill_up(idle_daemon)
     wait_until(lambda: idle_daemon.status()["shard_bytes"] <= 16 * MIB, SECONDS, "room to be made")
     assert watch.disk <= 4 * 16 * MIB
     assert watch.memory <= 4 * 16 * MIB + 32 * MIB

@@ -11,8 +11,8 @@ The same model takes the log of `recording.RecordingFiles` and the system calls 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import random
@@ -145,6 +145,22 @@ class _Pending:
     given_up: bool = False
 
 
+@dataclass(eq=False)
+class _PendingName:
+    """A change of names on its way to the disk; its paths follow a directory that is renamed."""
+
+    change: NameChange
+
+    def follow(self, moved: Rename) -> None:
+        """Take the new paths of what lies in a directory that has another name on the disk now."""
+        paths: dict[str, Any] = {
+            key: moved.target + path[len(moved.source) :]
+            for key, path in vars(self.change).items()
+            if isinstance(path, str) and path.startswith(f"{moved.source}/")
+        }
+        self.change = replace(self.change, **paths)
+
+
 @dataclass
 class _File:
     """`durable` is on the disk for sure; of `pending` anything may be."""
@@ -206,9 +222,9 @@ class Disk:
         self._commits_in_order = commits_in_order
         self._files: dict[int, _File] = {}
         self._names: dict[str, int | None] = {root: None}
-        self._pending_names: list[NameChange] = []
+        self._pending_names: list[_PendingName] = []
         self._begun_files: dict[int, set[_Pending]] = {}
-        self._begun_directories: dict[int, list[NameChange]] = {}
+        self._begun_directories: dict[int, list[_PendingName]] = {}
 
     def apply(self, operation: Operation) -> None:
         """Take the next operation of the log."""
@@ -232,30 +248,37 @@ class Disk:
                 self._sync_directory(path, list(changes))
             case Create(_, inode):
                 self._files[inode] = _File()
-                self._pending_names.append(operation)
+                self._pending_names.append(_PendingName(operation))
             case Rename() | Link() | Unlink() | MakeDirectory() | RemoveDirectory():
-                self._pending_names.append(operation)
+                self._pending_names.append(_PendingName(operation))
             case Submitted() | Acknowledged():
                 pass
 
-    def _sync_directory(self, path: str, begun: list[NameChange]) -> None:
-        touched = [i for i, c in enumerate(begun) if path in _directories_of(c)]
+    def _sync_directory(self, path: str, begun: list[_PendingName]) -> None:
+        touched = [i for i, name in enumerate(begun) if path in _directories_of(name.change)]
         if not touched:
             return
         in_order = begun[: touched[-1] + 1]
-        reached = in_order if self._commits_in_order else [begun[i] for i in touched]
-        pending: list[NameChange] = []
-        for change in self._pending_names:
-            if any(change is other for other in reached):
-                _change_names(self._names, change)
-            else:
-                pending.append(change)
+        reached = set(in_order if self._commits_in_order else [begun[i] for i in touched])
+        pending: list[_PendingName] = []
+        for name in self._pending_names:
+            if name not in reached:
+                pending.append(name)
+                continue
+            _change_names(self._names, name.change)
+            if isinstance(name.change, Rename):
+                for earlier in pending:
+                    earlier.follow(name.change)
         self._pending_names = pending
+
+    @property
+    def _name_changes(self) -> list[NameChange]:
+        return [name.change for name in self._pending_names]
 
     def crash_states(self, generator: random.Random, count: int) -> Iterator[State]:
         """Yield what a crash now can leave: extremes first, then `count` pairs by chance."""
         pending = self._all_pending()
-        names = self._pending_names
+        names = self._name_changes
         yield self._state(names, set(pending))
         yield self._state(names, set())
         yield self._state([], set(pending))
@@ -274,11 +297,11 @@ class Disk:
 
     def after_kill(self) -> State:
         """Return what a kill of the process leaves: everything that was handed to the system."""
-        return self._state(self._pending_names, set(self._all_pending()))
+        return self._state(self._name_changes, set(self._all_pending()))
 
     def names_after_kill(self) -> dict[str, int]:
         """Return the files that are there when the process was killed: paths and inodes."""
-        names = self._changed_names(self._pending_names)
+        names = self._changed_names(self._name_changes)
         return {path: inode for path, inode in names.items() if inode is not None}
 
     def _all_pending(self) -> list[tuple[int, int]]:

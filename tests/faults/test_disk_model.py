@@ -147,6 +147,18 @@ def test_a_directory_takes_its_files_along() -> None:
     assert after_power_loss(*gone, SyncDirectory(ROOT)) == {()}
 
 
+@pytest.mark.parametrize("in_order", [True, False])
+def test_what_is_pending_in_a_directory_follows_its_rename(in_order: bool) -> None:
+    log: list[Operation]
+    log = [MakeDirectory("/c/d"), SyncDirectory(ROOT), Create("/c/d/f", 1), Rename("/c/d", "/c/e")]
+    disk = Disk(ROOT, commits_in_order=in_order)
+    for operation in (*log, BeginSync(9, "/c/e"), SyncDirectory(ROOT)):
+        disk.apply(operation)
+    assert disk.after_kill().files == (("/c/e/f", b""),)
+    disk.apply(SyncDirectory("/c/e", begun=9))
+    assert {state.files for state in disk.crash_states(random.Random(1), 9)} == {(("/c/e/f", b""),)}
+
+
 def test_a_kill_loses_nothing() -> None:
     disk = Disk(ROOT)
     for operation in (*NEW, Write(1, 3, b"X"), Create("/c/g", 2)):

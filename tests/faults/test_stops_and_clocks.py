@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 60.0
 MIB = 1024 * 1024
 CLIENTS = 4
-STOPS = 4
+STOPS = 3
 TIMEOUT = 0.25
 SLACK_SECONDS = 2.0
 """A busy machine may not let a client run at once when its time is over."""
 
-CLOCKS = {"-20y": -20, "+30y": 30, "-1d": 0, "+4000d": 11}
+CLOCKS = {"-20y": -20, "+30y": 30, "-1d": 0}
 """Offsets as libfaketime reads them, and how many years each is, rounded."""
 
 YEAR_NS = 365 * 86_400 * 10**9
