@@ -28,8 +28,6 @@ from .writes import Flush
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autoloadd_protocol.producer import Producer
-
     from .builder import Builder
     from .catalog import Catalog
     from .metrics import Metrics
@@ -205,12 +203,12 @@ class Writer:
     def _next_batch(self) -> list[Write]:
         batch: list[Write] = []
         size = 0
-        shards: set[Producer] = set()
+        shards: set[str] = set()
         while self._waiting and len(batch) < _BATCH_WRITES and size < _BATCH_BYTES:
             write = self._waiting[0]
             if isinstance(write, Drop):
                 break
-            shards.add(write.producer)
+            shards.add(write.producer.shard_id())
             if len(shards) > _BATCH_SHARDS:
                 break
             batch.append(write)

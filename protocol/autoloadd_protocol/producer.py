@@ -20,13 +20,14 @@ class Producer(FrozenValue):
     build of its own.
     """
 
-    __slots__ = ("build", "name", "pointer_width", "version")
+    __slots__ = ("_shard_id", "build", "name", "pointer_width", "version")
     __match_args__ = ("name", "version", "pointer_width", "build")
 
     name: str
     version: str
     pointer_width: int
     build: str | None
+    _shard_id: str | None
 
     def __init__(
         self, name: str, version: str, pointer_width: int = 8, build: str | None = None
@@ -36,6 +37,7 @@ class Producer(FrozenValue):
         freeze(self, "version", version)
         freeze(self, "pointer_width", pointer_width)
         freeze(self, "build", build)
+        freeze(self, "_shard_id", None)
 
     def __str__(self) -> str:
         """Return NAME/VERSION/WIDTH[/BUILD], as `parse_producer` reads it.
@@ -60,8 +62,14 @@ class Producer(FrozenValue):
         """Return the shard's id: readable, safe as a file name, at most 64 characters.
 
         The digest at its end keeps producers apart whose names differ only in characters that a
-        file name should not have.
+        file name should not have. Made once: every write asks.
         """
+        if self._shard_id is None:
+            object.__setattr__(self, "_shard_id", self._make_shard_id())
+        assert self._shard_id is not None
+        return self._shard_id
+
+    def _make_shard_id(self) -> str:
         # Imported here: only the daemon asks, and a shell's client should not pay for it.
         from hashlib import blake2b  # noqa: PLC0415
 
