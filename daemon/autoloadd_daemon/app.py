@@ -228,6 +228,8 @@ class App:
                 f"{cache_lock.path} was removed or replaced while the daemon ran; "
                 "restart autoloadd to begin anew there"
             )
+            # The mark is lost too: a successor would not wait for the end of a lease.
+            self._sharing.end()
             self._metrics.health.report(self._catalog.lost)
             _logger.error("%s; until then it serves what it has", self._catalog.lost)
 
@@ -313,8 +315,9 @@ class App:
         if not in_time:
             _logger.error("the disk did not answer; what it has not taken may be lost")
         self._not_stored = self._what_is_not_stored(in_time=in_time)
-        if self._catalog.lost is None:
-            self._sharing.close()
+        self._sharing.end()
+        if in_time and self._catalog.lost is None:
+            self._sharing.take_mark_away()
         outcome = None
         if self._not_stored is not None:
             outcome = RequestError(NOT_DURABLE, f"not everything is stored: {self._not_stored}")

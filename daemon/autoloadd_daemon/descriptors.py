@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import os
 import resource
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _RESERVED = 64
 _RESERVED_FRACTION = 4
@@ -53,9 +49,3 @@ def are_short(any_open: int) -> bool:
         return True
     os.close(lowest_free)
     return lowest_free >= soft - min(_RESERVED, soft // _RESERVED_FRACTION)
-
-
-def close_all(descriptors: Iterable[int]) -> None:
-    """Close descriptors that are ours."""
-    for descriptor in descriptors:
-        os.close(descriptor)

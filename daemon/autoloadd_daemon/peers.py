@@ -13,7 +13,6 @@ from autoloadd_protocol.limits import (
     UNSENT_SECONDS,
 )
 
-from .descriptors import close_all
 from .methods.steps import merged
 from .room import READ_BYTES
 from .session import Session
@@ -46,7 +45,7 @@ class Peer:
         self.interest = 0
         self.is_mute = False
         self._unsent: list[bytes | memoryview] = []
-        self._passing: list[tuple[int, tuple[int, ...]]] = []
+        self._passing_at: int | None = None
         self.unsent_bytes = 0
         self.copied_bytes = 0
         self.noted_received = 0
@@ -75,8 +74,8 @@ class Peer:
         session = self.session
         added: list[bytes | memoryview] = []
         if session.output:
-            for place, descriptors in session.passing:
-                self._passing.append((self.unsent_bytes + place, descriptors))
+            if session.passing and self._passing_at is None:
+                self._passing_at = self.unsent_bytes + session.passing_at
             self.unsent_bytes += session.output_bytes
             added = session.take_output()
             self._unsent += merged(added) if self._unsent else added
@@ -101,8 +100,8 @@ class Peer:
 
     def _send_some(self) -> bool:
         """Send once; tell whether all of it was taken."""
-        if self._passing:
-            return self._send_descriptors()
+        if self._passing_at is not None:
+            return self._send_descriptors(self._passing_at)
         if self.unsent_bytes <= _JOINED_BYTES:
             data = b"".join(self._unsent) if len(self._unsent) > 1 else self._unsent[0]
             sent = self.socket.send(data)
@@ -120,21 +119,19 @@ class Peer:
             self._unsent[0] = memoryview(self._unsent[0])[sent:]
         return not sent
 
-    def _send_descriptors(self) -> bool:
+    def _send_descriptors(self, before: int) -> bool:
         """Send up to the byte that descriptors go with, or them from that byte on."""
-        (before, descriptors), *others = self._passing
         data = memoryview(b"".join(self._unsent))
         if before:
             sent = self.socket.send(data[:before])
+            self._passing_at = before - sent
         else:
-            end = others[0][0] if others else len(data)
-            sent = socket.send_fds(self.socket, [data[:end]], descriptors)
-            close_all(descriptors)
-            del self._passing[0]
-        self._passing = [(place - sent, passed) for place, passed in self._passing]
+            sent = socket.send_fds(self.socket, [data], self.session.passing)
+            self.session.close_passing()
+            self._passing_at = None
         self.unsent_bytes -= sent
         self._unsent = [data[sent:]] if self.unsent_bytes else []
-        return not self._unsent or not before or sent == before
+        return sent == (before or len(data))
 
     def note_deadlines(self, now_ns: int, unsent_before: int, *, is_read: bool = True) -> None:
         """Start, go on with or end what the client has limited time for.
@@ -164,9 +161,6 @@ class Peer:
 
     def close(self) -> None:
         """Close the connection and give up its bulk."""
-        for _, descriptors in self._passing:
-            close_all(descriptors)
-        self._passing = []
         self.session.abandon()
         self.session.is_closing = True
         self.socket.close()

@@ -24,7 +24,6 @@ from autoloadd_protocol.errors import (
 from autoloadd_protocol.limits import UNSENT_BYTES
 from autoloadd_protocol.messages import InvalidMessageError, Notification, Request
 
-from .descriptors import close_all
 from .methods import LARGE, NOTIFIABLE, READS, WRITES
 
 if TYPE_CHECKING:
@@ -66,8 +65,10 @@ class Session:
         self.refused = 0
         self.first_error: str | None = None
         self.bulk: OpenBulk | None = None
-        self.passing: list[tuple[int, tuple[int, ...]]] = []
-        """Descriptors that go with the output, each with its place: bytes from the beginning."""
+        self.passing: list[int] = []
+        """Descriptors that are to go with the output, until they are sent."""
+        self.passing_at = 0
+        """The byte of the output that they go with."""
         self._context = context
         self._on_answer = on_answer
         self._connection: Connection[Request | Notification] = Connection(messages.decode_request)
@@ -170,12 +171,27 @@ class Session:
         """Return what is to be sent, and forget it."""
         output, self.output = self.output, []
         self.output_bytes = 0
-        self.passing = []
         return output
 
     def pass_descriptors(self, descriptors: tuple[int, ...]) -> None:
-        """Have copies of descriptors go with the answer that comes next. Raises OSError."""
-        self.passing.append((self.output_bytes, tuple(map(os.dup, descriptors))))
+        """Have copies of descriptors go with the answer that comes next. Raises OSError.
+
+        Only when those before are sent: a client that takes none must not use up what there is.
+        """
+        assert not self.passing, "one answer's descriptors at a time"
+        self.passing_at = self.output_bytes
+        try:
+            for descriptor in descriptors:
+                self.passing.append(os.dup(descriptor))
+        except OSError:
+            self.close_passing()
+            raise
+
+    def close_passing(self) -> None:
+        """Close the copies: they are sent, or nobody gets them."""
+        passing, self.passing = self.passing, []
+        for descriptor in passing:
+            os.close(descriptor)
 
     def abandon(self) -> None:
         """Give up what belongs to the connection: its bulk, and its memory.
@@ -185,8 +201,7 @@ class Session:
         """
         self._on_answer = _tell_nobody
         self._context.sharing.detach(self)
-        for _, descriptors in self.passing:
-            close_all(descriptors)
+        self.close_passing()
         self._steps = None
         if self.bulk is not None:
             self._context.discard_bulk(self)

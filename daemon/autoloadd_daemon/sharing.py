@@ -4,7 +4,7 @@ A client that is attached looks names up in the sealed image and trusts it as fa
 page says (`autoloadd_protocol.page`). The page is a lease: after a crash a client may go on for
 LEASE_NS without noticing. So a successor acknowledges no write before that is over, if the mark
 says that anybody may have been attached. A clean end retires the pages first, then takes the mark
-away.
+away; not while a page of this daemon's own predecessor may still be trusted.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Sharing:
         self._is_marked = os.path.lexists(self._mark)
         self._held: dict[Session, _Held] = {}
         self._pages: dict[Shard, SharedPage] = {}
+        self._is_over = False
         self.trusted_until_ns = time.monotonic_ns() + LEASE_NS if self._is_marked else 0
         """Until then (CLOCK_MONOTONIC) a client may trust a page of a daemon that was killed."""
 
@@ -104,6 +105,8 @@ class Sharing:
 
         Raises RequestError `busy` where that is not possible now.
         """
+        if self._is_over:
+            raise RequestError(BUSY, "this daemon shares nothing any more")
         image = shard.visible_image
         if image is None or image.descriptor is None or not IS_SUPPORTED:
             raise RequestError(BUSY, "there is no image to share yet")
@@ -142,11 +145,16 @@ class Sharing:
             shard.page = None
             page.retire()
 
-    def close(self) -> None:
-        """End all pages, then the mark: a successor need not wait."""
+    def end(self) -> None:
+        """End all pages, and share nothing any more. The mark stays."""
+        self._is_over = True
         for shard in list(self._pages):
             self.drop(shard)
-        if self._is_marked:
+
+    def take_mark_away(self) -> None:
+        """Tell a successor that it need not wait. After `end`, in a directory that is ours."""
+        assert self._is_over, "pages may be trusted"
+        if self._is_marked and time.monotonic_ns() >= self.trusted_until_ns:
             with suppress(OSError):
                 # Where it stays, a successor waits for nothing: that is slow, not wrong.
                 self._files.remove(self._mark)

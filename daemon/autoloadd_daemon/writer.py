@@ -96,7 +96,7 @@ class Writer:
         self._busy = False
         self._closed = False
         self.not_before_ns = 0
-        """No write is carried out before (CLOCK_MONOTONIC)."""
+        """Nothing is carried out before (CLOCK_MONOTONIC), no drop either."""
         self._journals_allowed = journals_allowed()
         self._closing_journals = 0
 
@@ -139,12 +139,12 @@ class Writer:
     def _must_wait(self) -> bool:
         if self._builder.must_be_waited_for:
             return True
-        if self.not_before_ns and time.monotonic_ns() < self.not_before_ns:
-            return True
         is_short = len(self._catalog.open_journals) > 2 * self._journals_allowed - _BATCH_SHARDS
         return is_short and self._closing_journals > 0
 
     def _carry_out(self) -> None:
+        if self.not_before_ns and time.monotonic_ns() < self.not_before_ns:
+            return
         while self._waiting and not self._busy:
             first = self._waiting[0]
             if isinstance(first, Drop):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Self
 
 from autoloadd_daemon.builder import Builder
 from autoloadd_daemon.catalog import Catalog
-from autoloadd_daemon.descriptors import close_all
 from autoloadd_daemon.methods.context import Context
 from autoloadd_daemon.metrics import Metrics
 from autoloadd_daemon.session import Session
@@ -137,8 +136,7 @@ class Talk:
 
     def answers(self) -> list[Answer]:
         """Return the answers that are in the output."""
-        for _, descriptors in self.session.passing:
-            close_all(descriptors)
+        self.session.close_passing()
         self._received += b"".join(self.session.take_output())
         answers = []
         while len(self._received) >= LENGTH_BYTES:

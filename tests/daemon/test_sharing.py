@@ -6,6 +6,8 @@ import fcntl
 import mmap
 import os
 import resource
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 def engine(cache_dir: Path) -> Iterator[Engine]:
     with Engine(cache_dir) as engine:
         yield engine
-        engine.sharing.close()
+        engine.sharing.end()
 
 
 @pytest.fixture
@@ -168,8 +170,44 @@ def test_the_mark_is_there_while_anyone_may_be_attached(
     sharing.attach(new_session(engine), shard)
     assert (cache_dir / ".shared").exists()
     assert Sharing(Files(), str(cache_dir)).trusted_until_ns > 0
-    sharing.close()
+    sharing.end()
+    assert (cache_dir / ".shared").exists()
+    sharing.take_mark_away()
     assert not (cache_dir / ".shared").exists()
+
+
+def test_the_mark_stays_while_a_predecessor_may_be_trusted(cache_dir: Path) -> None:
+    """A daemon that is killed, one that stops at once, and a third that must wait all the same."""
+    (cache_dir / ".shared").touch()
+    second = Sharing(Files(), str(cache_dir))
+    second.end()
+    second.take_mark_away()
+    assert Sharing(Files(), str(cache_dir)).trusted_until_ns > 0
+    second.trusted_until_ns = time.monotonic_ns()
+    second.take_mark_away()
+    assert not (cache_dir / ".shared").exists()
+
+
+def test_nobody_attaches_after_the_end(engine: Engine, sharing: Sharing) -> None:
+    """Its page would be trusted for a lease, and the mark is gone."""
+    shard = build(engine)
+    sharing.end()
+    with pytest.raises(RequestError) as refused:
+        sharing.attach(new_session(engine), shard)
+    assert refused.value.code == BUSY
+
+
+def test_a_drop_waits_for_the_end_of_a_lease_too(engine: Engine) -> None:
+    shard = build(engine)
+    engine.writer.not_before_ns = time.monotonic_ns() + 3600 * 10**9
+    talk = Talk(engine)
+    talk.send("drop_shard", shard.id)
+    talk.session.advance()
+    engine.writer.turn()
+    assert (talk.answers(), engine.catalog.find(shard.id)) == ([], shard)
+    engine.writer.not_before_ns = time.monotonic_ns()
+    engine.settle()
+    assert engine.catalog.find(shard.id) is None
 
 
 def test_where_the_mark_cannot_be_set_nothing_is_shared(
@@ -196,6 +234,60 @@ def test_without_descriptors_nothing_is_shared(engine: Engine, sharing: Sharing)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert refused.value.code == BUSY
     assert sharing.pinned_images == 0
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def spare_descriptors(count: int) -> Iterator[None]:
+    """Let so many be opened and no more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filled = [os.dup(0)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (filled[0] + 1 + count, limits[1]))
+    try:
+        # Numbers below the limit that are free already.
+        with suppress(OSError):
+            while True:
+                filled.append(os.dup(0))
+        for descriptor in filled[-count:] if count else []:
+            os.close(descriptor)
+            filled.remove(descriptor)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in filled:
+            os.close(descriptor)
+
+
+def test_the_one_descriptor_that_is_left_stays(engine: Engine, sharing: Sharing) -> None:
+    """Two are needed: an attempt that fails at the second gives the first one back."""
+    sharing.attach(new_session(engine), build(engine))
+    talk = Talk(engine)
+    before = open_descriptors()
+    with spare_descriptors(1):
+        assert code_of(talk, "attach", [1], [1]) == BUSY
+        assert code_of(talk, "attach", [1], [1]) == BUSY
+        os.close(os.dup(0))
+    assert open_descriptors() == before
+    assert talk.call("attach", [1], [1]).error is None
+
+
+def test_a_client_that_takes_nothing_gets_one_pair_of_descriptors(engine: Engine) -> None:
+    build(engine)
+    talk = Talk(engine)
+    talk.call("attach", [1], [1])
+    before = open_descriptors()
+    for _ in range(100):
+        talk.send("attach", [1], [1])
+    talk.session.advance()
+    while talk.session.has_more:
+        talk.session.advance()
+    assert open_descriptors() == before + 2
+    codes = [answer.error and answer.error[0] for answer in talk.answers()]
+    assert codes == [None] + [BUSY] * 99
+    assert open_descriptors() == before
 
 
 def test_a_client_that_leaves_or_says_hello_lets_go(engine: Engine, sharing: Sharing) -> None:

@@ -24,6 +24,8 @@ def attach(context: Context, session: Session, params: Params) -> Parts:
     image_versions, page_versions = read_params(params, 2)
     _check_versions("image", image_versions, IMAGE_VERSION)
     _check_versions("page", page_versions, PAGE_VERSION)
+    if session.passing:
+        raise RequestError(BUSY, "what an earlier request was answered with is not taken yet")
     shard = context.shard_of(session)
     if shard is None:
         raise RequestError(BUSY, "there is no image to share: the shard is empty")
