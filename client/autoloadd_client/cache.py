@@ -138,8 +138,10 @@ class Cache(Control):
         )
         deadline = monotonic() + self._timeout
         if not wait:
-            connection.notify(request, deadline)
-            self._shared.suspend()
+            try:
+                connection.notify(request, deadline)
+            finally:
+                self._shared.suspend()
             return None
         return self._read_uint(connection.exchange(request, deadline))
 
@@ -214,8 +216,10 @@ class Cache(Control):
         names = [names] if isinstance(names, str) else names
         if wait:
             return delete(self._many_calls(), names, check_sync(sync))
-        delete_later(self._connection(), names, check_sync(sync), self._deadline())
-        self._shared.suspend()
+        try:
+            delete_later(self._connection(), names, check_sync(sync), self._deadline())
+        finally:
+            self._shared.suspend()
         return None
 
     def names(self, prefix: str = "") -> Iterator[tuple[str, bool | None]]:

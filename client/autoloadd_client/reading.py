@@ -28,6 +28,9 @@ _FEATURE = b"\xa6attach"
 _PAUSE_SECONDS = 1.0
 """Between two attempts, where the daemon was busy or had no image yet."""
 
+_LONG_PAUSE_SECONDS = 60.0
+"""Where it refused for good: until there is another daemon."""
+
 _GAP_SECONDS = 0.05
 """Between two images: one that is replaced at every look is not worth following."""
 
@@ -46,8 +49,7 @@ class SharedReads:
         self.read: Callable[[str], bytes | None] = _doubt
         self._binary_mtime_ns = binary_mtime_ns
         self._attachment: Attachment | None = None
-        self._connection: Connection | None = None
-        self._life = 0
+        self._life: object = None
         self._gets = 0
         self._not_before = 0.0
         self._turn = _thread.allocate_lock()
@@ -71,16 +73,20 @@ class SharedReads:
             self._turn.release()
 
     def suspend(self) -> None:
-        """Ask the daemon from now on: a write was sent that nobody waits for.
+        """Ask the daemon from now on: a write was sent that nobody waits for, or a part of it.
 
         Called after it was sent, and `_follow` looks at that last: whichever comes second stops.
         """
         self.read = _doubt
 
     def detach(self) -> None:
-        """Let go of the mapped memory; whoever reads from it in this moment finishes."""
+        """Let go of the mapped memory; whoever reads from it in this moment finishes.
+
+        Also called when the connection is closed, by any thread, before another daemon can answer:
+        what it acknowledges is in no memory of this one.
+        """
         self.read = _doubt
-        self._attachment = self._connection = None
+        self._attachment = self._life = None
 
     def begin_anew(self) -> None:
         """Forget everything, in a forked child: another thread of the parent may have the turn."""
@@ -89,16 +95,19 @@ class SharedReads:
         self._turn = _thread.allocate_lock()
 
     def _follow(self, connection: Connection, deadline: float) -> None:
-        if connection is not self._connection or connection.life != self._life:
+        if connection.life is not self._life:
             # A mapping belongs to its connection: the daemon has let go of it with that.
             self.detach()
         attachment = self._attachment
         if attachment is None or attachment.is_outdated:
             attachment = self._attach(connection, deadline) or attachment
-        if attachment is not None and connection.is_settled:
+        if attachment is not None and self._may_read(connection):
             self.read = attachment.read
-            if not connection.is_settled:
+            if not self._may_read(connection):
                 self.read = _doubt
+
+    def _may_read(self, connection: Connection) -> bool:
+        return connection.is_settled and connection.life is self._life
 
     def _attach(self, connection: Connection, deadline: float) -> Attachment | None:
         if monotonic() < self._not_before or _FEATURE not in connection.hello_answer:
@@ -106,17 +115,23 @@ class SharedReads:
         from .shared import attach  # noqa: PLC0415
 
         self._not_before = monotonic() + _GAP_SECONDS
+        if monotonic() >= deadline:
+            # Loading it took what was left: an exchange would only close the connection.
+            return None
+        life = connection.life
+        connection.on_close = self.detach
         try:
             attachment = attach(self, connection, self._binary_mtime_ns, deadline)
         except RefusedError as exc:
             # An older daemon never will; a busy one, or one without an image yet, may soon.
-            never = exc.code not in ("busy", "shutting_down")
-            self._not_before = float("inf") if never else monotonic() + _PAUSE_SECONDS
+            soon = exc.code in ("busy", "shutting_down")
+            self._not_before = monotonic() + (_PAUSE_SECONDS if soon else _LONG_PAUSE_SECONDS)
             return None
         except CacheError:
             self._not_before = monotonic() + _PAUSE_SECONDS
             return None
-        self._attachment, self._connection, self._life = attachment, connection, connection.life
+        # Not the life that there is now: another thread may have ended the one it came over.
+        self._attachment, self._life = attachment, life
         return attachment
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -204,6 +205,41 @@ def test_a_forked_child_asks_for_itself(attached: Cache) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert is_local(attached, "a")
     assert attached.get("a") == b"one"
+
+
+def test_a_part_of_a_delete_that_nobody_waits_for_counts(attached: Cache) -> None:
+    """65,536 names are sent before the one that is refused is looked at."""
+    with pytest.raises(TooLargeError):
+        attached.delete(["b", *(f"n{number}" for number in range(65_535)), "x" * 1025], wait=False)
+    assert not is_local(attached, "b")
+    assert attached.get("b") is None
+
+
+def test_a_connection_that_ends_ends_the_trust(attached: Cache) -> None:
+    """Who answers next may be another daemon, with other entries."""
+    attached._connections.own().close(time.monotonic() + 1)
+    assert not is_local(attached, "a")
+    attach(attached)
+    assert attached.get("a") == b"one"
+
+
+def test_own_writes_to_a_daemon_without_the_mark_are_seen(daemon: Daemon, attached: Cache) -> None:
+    """Killed, and its directory with the mark removed: the next one does not wait."""
+    daemon.kill()
+    shutil.rmtree(daemon.cache_dir)
+    daemon.start()
+    attached.put("a", b"after the kill")
+    assert attached.get("a") == b"after the kill"
+
+
+def test_a_daemon_whose_directory_is_gone_is_not_trusted(daemon: Daemon, attached: Cache) -> None:
+    """It goes on with what it has, but its successor finds no mark and acknowledges at once."""
+    shutil.rmtree(daemon.cache_dir)
+    wait_until(lambda: not is_local(attached, "a"), LEASE_SECONDS * 10, "the page to end")
+    for _ in range(50):
+        assert attached.get("a") == b"one"
+        assert not is_local(attached, "a")
+    assert daemon.stop() == 1, "it says that not everything is stored"
 
 
 def test_closing_lets_go_of_the_memory(attached: Cache) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoloadd_client.reading import DOUBT
+from autoloadd_protocol.page import PAGE_BYTES
 
 from ..running import wait_until
 
@@ -36,6 +38,34 @@ def is_attached(cache: Cache) -> bool:
     """Get once; tell whether the next get is answered from shared memory."""
     cache.get("a")
     return cache._shared.read("nobody") is not DOUBT
+
+
+def test_descriptors_come_with_the_first_byte_of_their_answer(daemon: Daemon) -> None:
+    """Behind answers that the client was slow to take, and never with another one's."""
+    with daemon.cache() as cache, daemon.connect() as raw:
+        cache.put("a", bytes(100_000))
+        raw.hello()
+        wait_until(lambda: raw.call("attach", [1], [1]).error is None, 20, "an image to be built")
+        gets = b"".join(raw.request_bytes("get", "a") for _ in range(40))
+        raw.send(gets + raw.request_bytes("attach", [1], [1]) + gets)
+        stream, found = b"", {}
+        while len(stream) < 80 * 100_000:
+            data, descriptors, *_ = socket.recv_fds(raw.socket, 30_000, 4)
+            assert data
+            if descriptors:
+                found[len(stream), len(data)] = [os.fstat(each).st_size for each in descriptors]
+                for each in descriptors:
+                    os.close(each)
+            stream += data
+    begin = at = 0
+    frame = b""
+    for _ in range(41):
+        end = at + 4 + int.from_bytes(stream[at : at + 4], "big")
+        at, begin, frame = end, at, stream[at:end]
+    assert b"page_bytes" in frame
+    (((first, length), sizes),) = found.items()
+    assert first <= begin < first + length
+    assert sizes[1] == PAGE_BYTES
 
 
 def test_fifty_clients_through_fifty_rebuilds(daemon: Daemon) -> None:
