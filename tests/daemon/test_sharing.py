@@ -16,6 +16,7 @@ import pytest
 from autoloadd_daemon.session import Session
 from autoloadd_daemon.sharing import Sharing
 from autoloadd_daemon.storage.files import Files
+from autoloadd_daemon.storage.images import build_image
 from autoloadd_protocol.errors import BUSY, RequestError
 from autoloadd_protocol.page import BUCKETS_AT, DEAD, HEARTBEAT_AT, NEVER, PAGE_BYTES, STATE_AT
 
@@ -95,6 +96,21 @@ def test_what_changed_since_the_image_is_on_a_new_page(engine: Engine, sharing: 
     Talk(engine).call("put", "a", b"newer")
     _, (_, page) = sharing.attach(new_session(engine), shard)
     assert max(words_of(page)[BUCKETS_AT:]) == shard.generation
+
+
+def test_an_eviction_is_on_the_page(engine: Engine, sharing: Sharing) -> None:
+    """Who maps the image before would still find what is gone."""
+    shard = build(engine)
+    _, (_, page) = sharing.attach(new_session(engine), shard)
+    words = words_of(page)
+    Talk(engine).call("put", "b", b"blob")
+    files = engine.catalog.files_of(shard)
+    covered, snapshot = files.rotate(), shard.begin_build(0)
+    assert min(words[BUCKETS_AT:]) == 0
+    shard.finish_build(*build_image(engine.files, files.directory, snapshot))
+    files.forget(covered)
+    assert shard.evicted == 2
+    assert min(words[BUCKETS_AT:]) == shard.generation > 1
 
 
 def test_without_an_image_it_is_busy_and_one_is_wanted(engine: Engine) -> None:
@@ -205,6 +221,10 @@ def test_a_drop_waits_for_the_end_of_a_lease_too(engine: Engine) -> None:
     talk.send("drop_shard", shard.id)
     talk.session.advance()
     engine.writer.turn()
+    through: list[object] = []
+    engine.sync_thread.submit(lambda: None, through.append)
+    while not through:
+        engine.run_callback()
     assert (talk.answers(), engine.catalog.find(shard.id)) == ([], shard)
     engine.writer.not_before_ns = time.monotonic_ns()
     engine.settle()
