@@ -169,6 +169,7 @@ class Shard:
     # Changing: for the writer only
 
     # The page first, always: nobody may see a change while the page vouches for what was before.
+    # The writer has announced changes on it already, unless the page is newer than that.
 
     def put(self, records: Iterable[tuple[bytes, Record]], generation: int) -> None:
         """Store entries."""

@@ -1,8 +1,9 @@
 """The writer: everything that changes a shard goes through here, in one order.
 
-It takes what is waiting as one batch: journal append; sync, if someone in the batch asked for it;
-changes; answers. Nobody can see a change before it is in the journal. While a sync is under way the
-next batch gathers: under load one sync serves many writes.
+It takes what is waiting as one batch: a note on the page that clients map; journal append; sync, if
+someone in the batch asked for it; changes; answers. Nobody can see a change before it is in the
+journal, nor out of it, after a crash, while a page vouches for what was before. While a sync is
+under way the next batch gathers: under load one sync serves many writes.
 
 It is a state machine that the loop drives (`turn`), not a task of its own: a write without a sync
 is appended, applied and answered in the turn in which it came, two task switches (20 us)
@@ -74,6 +75,12 @@ class _Group:
         """What its files take more, a new journal with all that a shard takes."""
         new = 0 if self.end_before else SHARD_BYTES
         return new + self.files.end - self.end_before
+
+    def announce(self) -> None:
+        page = self.shard.page
+        if page is not None:
+            for write, generation in self.writes:
+                write.announce(page, generation)
 
     @property
     def wants_sync(self) -> bool:
@@ -259,6 +266,7 @@ class Writer:
             return True
         try:
             self._catalog.check_in_place()
+            group.announce()
             files.append(
                 frames,
                 last_generation=group.shard.generation,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from autoloadd_protocol.errors import RequestError
+    from autoloadd_protocol.page import Page
     from autoloadd_protocol.producer import Producer
     from autoloadd_protocol.record import Record
 
@@ -47,6 +48,10 @@ class Write(ABC):
         """Do what must be done before the frames. Raises StorageError: only this is refused."""
         return
 
+    def announce(self, page: Page, generation: int) -> None:
+        """Note on the shard's page what the frames will change."""
+        return
+
     @abstractmethod
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return the frame that the journal gets, in parts."""
@@ -76,6 +81,10 @@ class Put(Write):
 
     entries: Sequence[tuple[bytes, Record]]
 
+    def announce(self, page: Page, generation: int) -> None:
+        """Note the names."""
+        page.touch_each([name for name, _ in self.entries], generation)
+
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return the records behind one frame's head."""
         return records.encode_put(generation, synced, [record for _, record in self.entries])
@@ -104,6 +113,10 @@ class Delete(Write):
         """The names' bytes, and what Python takes for each."""
         return sum(map(len, self.names)) + _NAME_OVERHEAD_BYTES * len(self.names)
 
+    def announce(self, page: Page, generation: int) -> None:
+        """Note the names."""
+        page.touch_each(self.names, generation)
+
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return a frame with the names."""
         return records.encode_delete(generation, synced, self.names)
@@ -118,6 +131,10 @@ class Clear(Write):
     """Remove everything."""
 
     needs_shard: ClassVar[bool] = True
+
+    def announce(self, page: Page, generation: int) -> None:
+        """Note a change of everything."""
+        page.touch_all(generation)
 
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return a frame without a payload."""
@@ -139,6 +156,13 @@ class CommitBulk(Write):
     def prepare(self) -> None:
         """Give the staged file its lasting name."""
         self._described, self._committed = self.staged.commit()
+
+    def announce(self, page: Page, generation: int) -> None:
+        """Note the names; of a replace, everything."""
+        if self.staged.mode == "replace":
+            page.touch_all(generation)
+        else:
+            page.touch_each(self.staged.records.keys(), generation)
 
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return a frame that names the file."""

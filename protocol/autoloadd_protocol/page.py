@@ -20,9 +20,13 @@ need look at the state.
 from __future__ import annotations
 
 from sys import byteorder
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from .errors import PageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 MAGIC = int.from_bytes(b"ALDPAGE\0", "little")
 VERSION = 1
@@ -61,6 +65,14 @@ class Page:
     def touch(self, name: bytes, generation: int) -> None:
         """Note a change of a name: before anyone can see it."""
         self._words[BUCKETS_AT + (crc32(name) & BUCKET_MASK)] = generation
+
+    def touch_each(self, names: Collection[bytes], generation: int) -> None:
+        """Note changes of names: of all, where that takes less time."""
+        if len(names) >= BUCKETS:
+            self.touch_all(generation)
+            return
+        for name in names:
+            self.touch(name, generation)
 
     def touch_all(self, generation: int) -> None:
         """Note a change of any number of names: a clear, a replace, an eviction.

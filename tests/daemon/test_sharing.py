@@ -18,21 +18,45 @@ from autoloadd_daemon.sharing import Sharing
 from autoloadd_daemon.storage.files import Files
 from autoloadd_daemon.storage.images import build_image
 from autoloadd_protocol.errors import BUSY, RequestError
-from autoloadd_protocol.page import BUCKETS_AT, DEAD, HEARTBEAT_AT, NEVER, PAGE_BYTES, STATE_AT
+from autoloadd_protocol.page import (
+    BUCKETS,
+    BUCKETS_AT,
+    DEAD,
+    HEARTBEAT_AT,
+    NEVER,
+    PAGE_BYTES,
+    STATE_AT,
+)
 
 from .engine import Engine, Talk
-from .harness import PRODUCER
+from .harness import PRODUCER, QuickFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from autoloadd_daemon.shard import Shard
 
 
+class WatchedFiles(QuickFiles):
+    """Notes what stood on a page when something was appended."""
+
+    words = memoryview(bytes(8)).cast("Q")
+
+    def append(self, descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
+        """Append, behind a look at the page."""
+        self.seen = list(self.words[BUCKETS_AT:])
+        super().append(descriptor, parts)
+
+
 @pytest.fixture
-def engine(cache_dir: Path) -> Iterator[Engine]:
-    with Engine(cache_dir) as engine:
+def files() -> WatchedFiles:
+    return WatchedFiles()
+
+
+@pytest.fixture
+def engine(cache_dir: Path, files: WatchedFiles) -> Iterator[Engine]:
+    with Engine(cache_dir, files) as engine:
         yield engine
         engine.sharing.end()
 
@@ -96,6 +120,47 @@ def test_what_changed_since_the_image_is_on_a_new_page(engine: Engine, sharing: 
     Talk(engine).call("put", "a", b"newer")
     _, (_, page) = sharing.attach(new_session(engine), shard)
     assert max(words_of(page)[BUCKETS_AT:]) == shard.generation
+
+
+@pytest.mark.parametrize(
+    ("write", "buckets"),
+    [
+        (("put", "a", b"new"), 1),
+        (("put_many", {"a": [b"new"], "b": [b"new"]}), 2),
+        (("put_many", {f"n{number}": [b""] for number in range(BUCKETS)}), BUCKETS),
+        (("delete", ["a"]), 1),
+        (("clear",), BUCKETS),
+    ],
+)
+def test_the_page_tells_before_the_journal_does(
+    engine: Engine,
+    sharing: Sharing,
+    files: WatchedFiles,
+    write: tuple[str, object],
+    buckets: int,
+) -> None:
+    """A successor shows what the journal has, and clients may trust this page until then."""
+    shard = build(engine)
+    _, (_, page) = sharing.attach(new_session(engine), shard)
+    files.words = words_of(page)
+    engine.builder._is_closing = True  # no loop is here to build an image that a clear asks for
+    assert Talk(engine).call(*write).error is None
+    assert files.seen.count(shard.generation) == buckets
+
+
+@pytest.mark.parametrize(("mode", "buckets"), [("merge", 1), ("replace", BUCKETS)])
+def test_the_page_tells_of_a_bulk_before_the_journal_does(
+    engine: Engine, sharing: Sharing, files: WatchedFiles, mode: str, buckets: int
+) -> None:
+    shard = build(engine)
+    _, (_, page) = sharing.attach(new_session(engine), shard)
+    talk = Talk(engine)
+    token = talk.call("bulk_begin", mode).result
+    talk.call("bulk_add", token, {"a": [b"new"]})
+    files.words = words_of(page)
+    engine.builder._is_closing = True
+    assert talk.call("bulk_commit", token).error is None
+    assert files.seen.count(shard.generation) == buckets
 
 
 def test_an_eviction_is_on_the_page(engine: Engine, sharing: Sharing) -> None:

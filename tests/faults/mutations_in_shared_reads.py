@@ -20,6 +20,13 @@ SHARED_READS_MUTATIONS: tuple[Mutation, ...] = (
         (READS,),
     ),
     Mutation(
+        "change noted only when the journal has it",
+        f"{_DAEMON}/writer.py",
+        "            group.announce()\n",
+        "",
+        (SHARING,),
+    ),
+    Mutation(
         "clear not noted on the page",
         f"{_DAEMON}/shard.py",
         "        if self.page is not None:\n            self.page.touch_all(generation)\n",
