@@ -361,6 +361,22 @@ def test_the_one_descriptor_that_is_left_stays(engine: Engine, sharing: Sharing)
     assert talk.call("attach", [1], [1]).error is None
 
 
+def test_an_image_takes_one_descriptor(engine: Engine, sharing: Sharing) -> None:
+    """Handed out or not: with two for each of hundreds of shards a daemon could not start."""
+    session, before = new_session(engine), open_descriptors()
+    shard = build(engine)
+    journal = 1
+    assert open_descriptors() == before + 1 + journal
+    _, (image, _) = sharing.attach(session, shard)
+    assert shard.image is not None
+    assert os.pread(image, 1 << 20, 0) == shard.image.buffer
+    of_page = 2
+    assert open_descriptors() == before + 1 + journal + of_page
+    build(engine, "b")
+    _, (newer, _) = sharing.attach(session, shard)
+    assert os.pread(newer, 1 << 20, 0) == shard.image.buffer
+
+
 def test_a_client_that_takes_nothing_gets_one_pair_of_descriptors(engine: Engine) -> None:
     build(engine)
     talk = Talk(engine)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -39,16 +38,40 @@ _COPY_BYTES = 4 * 1024 * 1024
 
 
 class SealedImage(Image):
-    """An image in memory that nobody can change. `descriptor` is its memfd; None: there is none.
+    """An image in memory that nobody can change. `inode`: (device, inode) of its memfd, if any."""
 
-    It is closed with the image.
-    """
-
-    def __init__(self, buffer: memoryview, descriptor: int | None) -> None:
+    def __init__(self, buffer: memoryview, inode: tuple[int, int] | None) -> None:
         super().__init__(buffer)
-        self.descriptor = descriptor
-        if descriptor is not None:
-            weakref.finalize(self, os.close, descriptor).atexit = False
+        self._inode = inode
+        self._descriptor: int | None = None
+
+    @property
+    def descriptor(self) -> int | None:
+        """The memfd's descriptor, open as long as the image; None: there is none to be had.
+
+        It is the one that the map holds, looked for when it is first asked for. One more for each
+        image would be too many: with hundreds of shards the daemon could not start where
+        descriptors are few.
+        """
+        if self._descriptor is None and self._inode is not None:
+            self._descriptor = _find_descriptor(self._inode)
+        return self._descriptor
+
+
+def _find_descriptor(inode: tuple[int, int]) -> int | None:
+    """Return a descriptor of this process by its file. Takes 1 ms where 500 are open."""
+    with suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            # Other threads close theirs meanwhile.
+            with suppress(OSError):
+                if _inode_of(int(name)) == inode:
+                    return int(name)
+    return None
+
+
+def _inode_of(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
 
 
 class Memory:
@@ -77,20 +100,19 @@ class Memory:
             os.pwrite(self._descriptor, data, offset)
 
     def seal(self) -> SealedImage:
-        """Return what was written as an image that nobody can change or cut. Raises ImageError.
-
-        The descriptor is the image's then.
-        """
+        """Return what was written as an image that nobody can change or cut. Raises ImageError."""
         if self._descriptor is None:
             return SealedImage(memoryview(self._plain).toreadonly(), None)
-        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, seals)
-        if not self.size:
-            raise ImageError("0 bytes are less than a header")
-        mapped = mmap.mmap(self._descriptor, self.size, prot=mmap.PROT_READ)
-        image = SealedImage(memoryview(mapped), self._descriptor)
-        self._descriptor = None
-        return image
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+            if not self.size:
+                raise ImageError("0 bytes are less than a header")
+            mapped = mmap.mmap(descriptor, self.size, prot=mmap.PROT_READ)
+            return SealedImage(memoryview(mapped), _inode_of(descriptor))
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Give the memory up without having sealed it."""
