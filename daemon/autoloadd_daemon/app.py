@@ -88,7 +88,7 @@ class App:
             started = time.monotonic()
             self._catalog.recover()
             self._report_recovery(time.monotonic() - started)
-            self._sharing = Sharing(self._files, self._settings.cache_dir)
+            self._sharing = Sharing(self._files, [lock.path for lock in self._locks])
             self._listener = inherited or bind(self._settings.socket)
         except StartError:
             for lock in reversed(self._locks):
@@ -228,7 +228,7 @@ class App:
                 f"{cache_lock.path} was removed or replaced while the daemon ran; "
                 "restart autoloadd to begin anew there"
             )
-            # The mark is lost too: a successor would not wait for the end of a lease.
+            # A mark is lost too: a successor might not wait for the end of a lease.
             self._sharing.end()
             self._metrics.health.report(self._catalog.lost)
             _logger.error("%s; until then it serves what it has", self._catalog.lost)
@@ -317,7 +317,7 @@ class App:
         self._not_stored = self._what_is_not_stored(in_time=in_time)
         self._sharing.end()
         if in_time and self._catalog.lost is None:
-            self._sharing.take_mark_away()
+            self._sharing.take_marks_away()
         outcome = None
         if self._not_stored is not None:
             outcome = RequestError(NOT_DURABLE, f"not everything is stored: {self._not_stored}")

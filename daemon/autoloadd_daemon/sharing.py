@@ -2,9 +2,11 @@
 
 A client that is attached looks names up in the sealed image and trusts it as far as the shard's
 page says (`autoloadd_protocol.page`). The page is a lease: after a crash a client may go on for
-LEASE_NS without noticing. So a successor acknowledges no write before that is over, if the mark
-says that anybody may have been attached. A clean end retires the pages first, then takes the mark
-away; not while a page of this daemon's own predecessor may still be trusted.
+LEASE_NS without noticing. So a successor acknowledges no write before that is over, if a mark says
+that anybody may have been attached. There is one in the cache directory and one beside the socket:
+who removes a cache and kills its daemon, or has another cache served in its place, leaves the
+other. A clean end retires the pages first, then takes the marks away; not while a page of this
+daemon's own predecessor may still be trusted.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from autoloadd_protocol.page import IS_SUPPORTED, LEASE_NS, PAGE_BYTES, Page
 from autoloadd_protocol.page import VERSION as PAGE_VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .session import Session
     from .shard import Shard
     from .storage.files import Files
@@ -66,13 +70,13 @@ class SharedPage:
 class Sharing:
     """The pages of a daemon, and the clients that are attached."""
 
-    def __init__(self, files: Files, cache_dir: str) -> None:
+    def __init__(self, files: Files, directories: Sequence[str]) -> None:
         self._files = files
-        self._mark = f"{cache_dir}/{_MARK}"
-        self._is_marked = os.path.lexists(self._mark)
+        self._marks = [f"{directory}/{_MARK}" for directory in directories]
+        self._is_marked = any(map(os.path.lexists, self._marks))
         self._held: dict[Session, _Held] = {}
         self._pages: dict[Shard, SharedPage] = {}
-        self._is_over = False
+        self._are_set = self._is_over = False
         self.trusted_until_ns = time.monotonic_ns() + LEASE_NS if self._is_marked else 0
         """Until then (CLOCK_MONOTONIC) a client may trust a page of a daemon that was killed."""
 
@@ -151,17 +155,18 @@ class Sharing:
         for shard in list(self._pages):
             self.drop(shard)
 
-    def take_mark_away(self) -> None:
-        """Tell a successor that it need not wait. After `end`, in a directory that is ours."""
+    def take_marks_away(self) -> None:
+        """Tell a successor that it need not wait. After `end`, in directories that are ours."""
         assert self._is_over, "pages may be trusted"
         if self._is_marked and time.monotonic_ns() >= self.trusted_until_ns:
-            with suppress(OSError):
-                # Where it stays, a successor waits for nothing: that is slow, not wrong.
-                self._files.remove(self._mark)
+            for mark in self._marks:
+                with suppress(OSError):
+                    # Where it stays, a successor waits for nothing: that is slow, not wrong.
+                    self._files.remove(mark)
 
     def _page_of(self, shard: Shard) -> SharedPage:
         if shard not in self._pages:
-            self._set_mark()
+            self._set_marks()
             assert shard.image is not None
             generation = shard.image.header.generation
             try:
@@ -172,12 +177,15 @@ class Sharing:
             self._pages[shard] = page
         return self._pages[shard]
 
-    def _set_mark(self) -> None:
+    def _set_marks(self) -> None:
         """Make sure that a successor knows. No sync: after a power loss no client is left."""
-        if self._is_marked:
+        if self._are_set:
             return
-        try:
-            os.close(self._files.create(self._mark))
-        except OSError as exc:
-            raise RequestError(BUSY, f"{self._mark}: {exc.strerror}") from exc
-        self._is_marked = True
+        for mark in self._marks:
+            try:
+                if not os.path.lexists(mark):
+                    os.close(self._files.create(mark))
+            except OSError as exc:
+                raise RequestError(BUSY, f"{mark}: {exc.strerror}") from exc
+            self._is_marked = True
+        self._are_set = True

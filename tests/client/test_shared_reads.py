@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -223,10 +224,24 @@ def test_a_connection_that_ends_ends_the_trust(attached: Cache) -> None:
     assert attached.get("a") == b"one"
 
 
-def test_own_writes_to_a_daemon_without_the_mark_are_seen(daemon: Daemon, attached: Cache) -> None:
-    """Killed, and its directory with the mark removed: the next one does not wait."""
+def test_a_killed_daemon_whose_cache_is_removed_leaves_a_mark(
+    daemon: Daemon, attached: Cache
+) -> None:
     daemon.kill()
     shutil.rmtree(daemon.cache_dir)
+    killed = time.monotonic()
+    daemon.start()
+    with daemon.cache() as other:
+        other.put("a", b"after the kill")
+        assert time.monotonic() - killed > LEASE_SECONDS
+    assert attached.get("a") == b"after the kill"
+
+
+def test_own_writes_to_a_daemon_without_the_marks_are_seen(daemon: Daemon, attached: Cache) -> None:
+    """Killed, and all it had removed: the next one does not wait."""
+    daemon.kill()
+    shutil.rmtree(daemon.cache_dir)
+    Path(daemon.socket_path).with_name(".shared").unlink()
     daemon.start()
     attached.put("a", b"after the kill")
     assert attached.get("a") == b"after the kill"

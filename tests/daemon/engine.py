@@ -54,7 +54,7 @@ class Engine:
         self.sync_thread = SyncThread(deliver or self._callbacks.put)
         self.builder = Builder(self.catalog, self.files, self.sync_thread, self.metrics)
         self.writer = Writer(self.catalog, self.builder, self.sync_thread, self.metrics)
-        self.sharing = Sharing(self.files, str(cache_dir))
+        self.sharing = Sharing(self.files, [str(cache_dir)])
         self.catalog.on_forget = self.sharing.drop
         self.stops: list[Callable[[object], None]] = []
         self.context = Context(

@@ -251,22 +251,42 @@ def test_the_mark_is_there_while_anyone_may_be_attached(
     assert not (cache_dir / ".shared").exists()
     sharing.attach(new_session(engine), shard)
     assert (cache_dir / ".shared").exists()
-    assert Sharing(Files(), str(cache_dir)).trusted_until_ns > 0
+    assert Sharing(Files(), [str(cache_dir)]).trusted_until_ns > 0
     sharing.end()
     assert (cache_dir / ".shared").exists()
-    sharing.take_mark_away()
+    sharing.take_marks_away()
     assert not (cache_dir / ".shared").exists()
+
+
+def test_either_mark_tells(engine: Engine, cache_dir: Path, tmp_path: Path) -> None:
+    directories = [str(cache_dir), str(tmp_path)]
+    marks = [cache_dir / ".shared", tmp_path / ".shared"]
+    shard = build(engine)
+    for left in marks:
+        first = Sharing(Files(), directories)
+        first.attach(new_session(engine), shard)
+        assert [mark.exists() for mark in marks] == [True, True]
+        first.end()
+        left.unlink()
+        second = Sharing(Files(), directories)
+        assert second.trusted_until_ns > 0
+        second.attach(new_session(engine), shard)
+        assert [mark.exists() for mark in marks] == [True, True]
+        second.end()
+        second.trusted_until_ns = time.monotonic_ns()
+        second.take_marks_away()
+        assert [mark.exists() for mark in marks] == [False, False]
 
 
 def test_the_mark_stays_while_a_predecessor_may_be_trusted(cache_dir: Path) -> None:
     """A daemon that is killed, one that stops at once, and a third that must wait all the same."""
     (cache_dir / ".shared").touch()
-    second = Sharing(Files(), str(cache_dir))
+    second = Sharing(Files(), [str(cache_dir)])
     second.end()
-    second.take_mark_away()
-    assert Sharing(Files(), str(cache_dir)).trusted_until_ns > 0
+    second.take_marks_away()
+    assert Sharing(Files(), [str(cache_dir)]).trusted_until_ns > 0
     second.trusted_until_ns = time.monotonic_ns()
-    second.take_mark_away()
+    second.take_marks_away()
     assert not (cache_dir / ".shared").exists()
 
 
@@ -300,11 +320,11 @@ def test_where_the_mark_cannot_be_set_nothing_is_shared(
     engine: Engine, sharing: Sharing, cache_dir: Path
 ) -> None:
     shard = build(engine)
-    (cache_dir / ".shared").mkdir()
+    away = cache_dir.rename(cache_dir.with_name("away"))
     with pytest.raises(RequestError) as refused:
         sharing.attach(new_session(engine), shard)
     assert refused.value.code == BUSY
-    (cache_dir / ".shared").rmdir()
+    away.rename(cache_dir)
     sharing.attach(new_session(engine), shard)
 
 

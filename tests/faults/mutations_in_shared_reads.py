@@ -77,6 +77,13 @@ SHARED_READS_MUTATIONS: tuple[Mutation, ...] = (
         (SHARING,),
     ),
     Mutation(
+        "only one of the marks looked for",
+        f"{_DAEMON}/sharing.py",
+        "any(map(os.path.lexists, self._marks))",
+        "os.path.lexists(self._marks[0])",
+        (SHARING, READS),
+    ),
+    Mutation(
         "successor does not wait",
         f"{_DAEMON}/app.py",
         "        self._writer.not_before_ns = self._sharing.trusted_until_ns\n",
