@@ -68,6 +68,10 @@ def test_a_read_sees_the_writes_before_it(talk: Talk) -> None:
 def test_writes_that_follow_one_another_are_one_batch(talk: Talk) -> None:
     for number in range(10):
         talk.send("put", f"n{number}", b"x", None, None, "fsync")
+    talk.session.advance()
+    while talk.session.has_more:
+        # A machine that is slow today used the turn's share up.
+        talk.session.advance()
     answers = talk.run()
     assert [answer.result for answer in answers] == list(range(1, 11))
     assert talk.engine.metrics.counters["syncs"] == 1
