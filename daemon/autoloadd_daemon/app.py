@@ -35,6 +35,7 @@ from .serving_tasks import TaskServer
 from .signals import SIGNALS, keep_signals
 from .storage.files import Files
 from .storage.syncing import SyncThread
+from .threads import StandingThread
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class App:
         self._server = self._make_server()
         self._writer.on_progress = self._server.settle
         self._builder.on_built = self._writer.resume
+        self._builder.run_in_thread = StandingThread("build").run
         self._builder.drop_shard = self._writer.evict
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async with trio.open_nursery() as nursery:

@@ -334,37 +334,3 @@ async def test_hundreds_of_shards_share_a_few_descriptors(
     assert not engine.metrics.health.is_degraded
     for producer in producers[::20]:
         assert Life(cache_dir / producer.shard_id()).contents == {b"a": Item(b"again")}
-
-
-async def test_where_no_thread_can_be_had_the_journal_goes_on(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def refuse(*_of: object, **_options: object) -> None:
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as failing:
-        failing.setattr(trio.to_thread, "run_sync", refuse)
-        await put(engine, {b"a": BIG, b"b": BIG})
-        await until(engine, lambda: "can't start new thread" in caplog.text)
-        await put(engine, {b"c": SMALL})
-    await until(engine, lambda: builds(engine) == 1)
-    shard, _ = engine.catalog.open(PRODUCER)
-    assert contents_of(shard) == {b"a": BIG, b"b": BIG, b"c": SMALL}
-
-
-async def test_any_other_error_of_a_build_is_a_bug(
-    cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(*_of: object, **_options: object) -> None:
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", fail)
-    token = trio.lowlevel.current_trio_token()
-    with pytest.RaisesGroup(RuntimeError):
-        async with trio.open_nursery() as nursery:
-            with Engine(cache_dir, RecordingFiles(), deliver=token.run_sync_soon) as engine:
-                engine.builder.nursery = nursery
-                await put(engine, {b"a": BIG, b"b": BIG})
-                await trio.sleep_forever()
