@@ -210,16 +210,18 @@ def break_disk(case: FaultCase, disk: LoopFileSystem, daemon: Daemon, seed: str)
     daemon.start()
     with Writers(daemon, seed, small=True) as writers:
         writers.wait_for_writes(0.2)
+        # Several pages are dropped at once by the sync that fails, with writes that were answered.
+        writers.hurried = False
         # The file system's own file is sparse: what it writes now has no place.
         filler = fill(disk.backing)
         writers.wait_for_refusals()
         wait_until(lambda: degraded_seconds(daemon) > 0.5, PATIENCE_SECONDS, "it to stay broken")
-    assert "sync failed" in daemon.log
     with daemon.cache() as cache:
         check_refused(case, cache, writers)
         filler.unlink()
         has_healed = disk.takes_writes()
         if has_healed:
+            assert "sync failed" in daemon.log
             began = time.monotonic()
             wait_until(lambda: not degraded_seconds(daemon), PATIENCE_SECONDS, "it to heal")
             case.measured("disk works to healthy, s", time.monotonic() - began)
