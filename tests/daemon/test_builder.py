@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from autoloadd_daemon.builder import Built
+
 OTHER = Producer("bash", "5.2", 8)
 BIG = Item(b"x" * 700_000)
 SMALL = Item(b"y")
@@ -118,6 +120,49 @@ async def test_failed_journals_heal_by_an_image(
     assert Life(cache_dir / shard.id).contents == {b"a": SMALL, b"b": SMALL}
 
 
+async def test_a_build_that_fails_while_writes_are_refused_says_so(
+    engine: Engine, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No second try in this test, however slow the machine is.
+    monkeypatch.setattr("autoloadd_daemon.builder._PAUSE_NS", 1 << 60)
+    await put(engine, {b"a": SMALL})
+    files.fail_next = "sync"
+    engine.writer.sync_in_background()
+    await until(engine, lambda: engine.metrics.health.is_degraded)
+    assert "sync failed" in str(engine.metrics.health.error)
+    files.fail_next = "rename"
+    engine.builder.heal()
+    engine.writer.turn()
+    await until(engine, lambda: engine.metrics.counters["build_failures"] == 1)
+    assert "building an image failed" in str(engine.metrics.health.error)
+    assert engine.catalog.failure is not None
+
+
+async def test_a_write_that_is_refused_leaves_a_shard_that_is_being_built(
+    engine: Engine, files: RecordingFiles, cache_dir: Path
+) -> None:
+    gate = trio.Event()
+    build_now = engine.builder.run_in_thread
+
+    async def build_behind_the_gate(build: Callable[[], Built]) -> Built:
+        await gate.wait()
+        return await build_now(build)
+
+    engine.builder.run_in_thread = build_behind_the_gate
+    await put(engine, {b"a": BIG, b"b": BIG})
+    shard, _ = engine.catalog.open(PRODUCER)
+    assert engine.builder.is_building(shard.id)
+    files.fail_next = "create"
+    refused = await try_to_put(engine, b"c")
+    assert refused is not None
+    assert refused.code == NOT_DURABLE
+    assert engine.catalog.find(shard.id) is shard
+    gate.set()
+    await until(engine, lambda: builds(engine) == 1)
+    assert contents_of(shard) == {b"a": BIG, b"b": BIG}
+    assert Life(cache_dir / shard.id).contents == contents_of(shard)
+
+
 async def test_an_end_leaves_images_alone(engine: Engine, cache_dir: Path) -> None:
     await put(engine, {b"a": BIG, b"b": BIG})
     await put(engine, {b"c": SMALL})
@@ -142,6 +187,36 @@ async def test_over_the_bound_other_shards_go_first(engine: Engine, cache_dir: P
     await until(engine, lambda: not (cache_dir / OTHER.shard_id()).exists())
     shard, _ = engine.catalog.open(PRODUCER)
     assert contents_of(shard).keys() == {b"a", b"b", b"c"}
+
+
+async def test_one_shard_is_dropped_at_a_time(engine: Engine) -> None:
+    asked: list[str] = []
+    engine.builder.drop_shard = lambda shard_id, _done: asked.append(shard_id)
+    engine.catalog.max_bytes = 1_400_000
+    await put(engine, {b"old": BIG}, OTHER)
+    await put(engine, {b"a": BIG})
+    assert engine.catalog.lasting_bytes > engine.catalog.max_bytes
+    await put(engine, {b"b": SMALL})
+    assert asked == [OTHER.shard_id()]
+
+
+async def test_a_write_at_the_hard_bound_has_a_shard_dropped_before_it(engine: Engine) -> None:
+    await put(engine, {b"old": BIG}, OTHER)
+    await put(engine, {b"a": BIG})
+    # As SIGHUP and a start with another configuration do.
+    engine.catalog.max_bytes = 1_000_000
+    for shard, _ in engine.catalog:
+        engine.builder.look_at(shard)
+    found: list[object] = []
+
+    def answered(outcome: object) -> None:
+        found.extend([outcome, engine.catalog.find(OTHER.shard_id())])
+
+    engine.writer.submit(Put(PRODUCER, "write", answered, records_of({b"b": SMALL})))
+    engine.writer.turn()
+    assert found == []
+    await until(engine, lambda: bool(found))
+    assert found == [2, None]
 
 
 async def test_where_dropping_fails_the_bound_holds_all_the_same(

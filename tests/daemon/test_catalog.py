@@ -76,9 +76,42 @@ def test_what_is_damaged_and_torn_is_counted(cache_dir: Path) -> None:
     assert len(catalog) == 1
 
 
-@pytest.mark.parametrize("name", ["journal.00000001", "image"])
+def test_what_was_never_acknowledged_leaves_no_directory(cache_dir: Path) -> None:
+    """A daemon was killed in the first write to its shard."""
+    for producer, name in ((PRODUCER, "journal.00000001"), (OTHER, "staged.00000001")):
+        directory = cache_dir / producer.shard_id()
+        directory.mkdir()
+        (directory / name).write_bytes(b"begun")
+    catalog = catalog_of(cache_dir)
+    assert len(catalog) == 0
+    assert list(cache_dir.iterdir()) == []
+    assert not catalog._metrics.set_aside
+
+
+def test_a_journal_that_is_missing_is_counted_and_logged(
+    cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = stored(cache_dir)
+    for name in (b"b", b"c"):
+        life = Life(directory)
+        # The second frame bears witness that all before it was synced.
+        life.put({name: A}, sync=True)
+        life.put({name: A})
+        life.crash()
+    (directory / "journal.00000002").unlink()
+    catalog = catalog_of(cache_dir)
+    assert [contents_of(shard) for shard, _ in catalog] == [{b"c": A}]
+    assert catalog._metrics.counters["journals_missing"] == 1
+    lost = f"missing: a journal before {directory}/journal.00000003; nothing from before it is"
+    assert lost in caplog.text
+
+
+@pytest.mark.parametrize("name", ["journal.00000001", "bulk.00000001", "image"])
 def test_a_lack_of_descriptors_is_a_start_error_and_no_damage(name: str, cache_dir: Path) -> None:
     directory = stored(cache_dir)
+    life = Life(directory)
+    life.bulk("merge", [{b"b": A}])
+    life.crash()
     (directory / "image").write_bytes(b"")
     before = sorted(directory.iterdir())
     with lack_of_descriptors(directory / name), pytest.raises(StartError, match="Too many open"):

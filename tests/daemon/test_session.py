@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import resource
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +25,7 @@ from autoloadd_protocol.limits import BULKS, FRAME_BYTES
 from autoloadd_protocol.messages import encode_request
 
 from .engine import Engine, Talk, framed
-from .harness import PRODUCER, RecordingFiles
+from .harness import PRODUCER, RecordingFiles, no_descriptor_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -232,6 +234,28 @@ def test_a_bug_in_one_request_ends_nothing(
     assert "planted" in caplog.text
     assert str(answer.id) in caplog.text
     assert talk.call("ping").result == "pong"
+
+
+def test_without_memory_no_request_is_answered(engine: Engine) -> None:
+    def exhausted() -> int:
+        raise MemoryError
+
+    engine.context.connections = exhausted
+    talk = Talk(engine)
+    talk.send("status")
+    with pytest.raises(MemoryError):
+        talk.session.advance()
+    assert talk.answers() == []
+
+
+def test_status_is_told_without_a_descriptor(talk: Talk) -> None:
+    """The memory that it says is the peak then."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    with no_descriptor_left():
+        status = talk.call("status").result
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    assert least <= status["memory_bytes"] <= most
 
 
 # Bulks
