@@ -162,6 +162,18 @@ def test_refused_notifications_are_counted_and_reported_once(talk: Talk) -> None
     assert talk.call("flush").result == (1, 0, None)
 
 
+def test_a_flush_that_fails_forgets_no_refusal(cache_dir: Path) -> None:
+    files = RecordingFiles()
+    with Engine(cache_dir, files) as engine:
+        talk = Talk(engine)
+        talk.notify("put", "a")
+        talk.call("put", "a", b"blob")
+        files.fail_next = "sync"
+        assert code_of(talk.call("flush")) == NOT_DURABLE
+        assert talk.session.refused == 1
+        assert "expected" in str(talk.session.first_error)
+
+
 def test_a_bad_frame_is_answered_once_and_ends_it(talk: Talk) -> None:
     first = talk.send("put", "a", b"x", None, None, "fsync")
     talk.session.receive((FRAME_BYTES + 1).to_bytes(4, "big"))
