@@ -153,11 +153,13 @@ async def test_a_write_that_is_refused_leaves_a_shard_that_is_being_built(
     shard, _ = engine.catalog.open(PRODUCER)
     assert engine.builder.is_building(shard.id)
     files.fail_next = "create"
-    refused = await try_to_put(engine, b"c")
+    try:
+        refused = await try_to_put(engine, b"c")
+    finally:
+        gate.set()
     assert refused is not None
     assert refused.code == NOT_DURABLE
     assert engine.catalog.find(shard.id) is shard
-    gate.set()
     await until(engine, lambda: builds(engine) == 1)
     assert contents_of(shard) == {b"a": BIG, b"b": BIG}
     assert Life(cache_dir / shard.id).contents == contents_of(shard)
