@@ -102,6 +102,21 @@ async def test_a_build_that_fails_is_tried_again(
     assert Life(directory).contents == contents_of(shard)
 
 
+async def test_a_build_that_is_not_urgent_waits_after_the_one_before(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoloadd_daemon.builder._PAUSE_NS", 1 << 60)
+    await put(engine, {b"a": BIG, b"b": BIG})
+    await until(engine, lambda: builds(engine) == 1)
+    await put(engine, {b"c": BIG, b"d": BIG})
+    assert not engine.builder.is_building(PRODUCER.shard_id())
+    # The pause is over; nothing more is written.
+    engine.builder._next_ns = 0
+    engine.writer.turn()
+    assert engine.builder.is_building(PRODUCER.shard_id())
+    await until(engine, lambda: builds(engine) == 2)
+
+
 async def test_failed_journals_heal_by_an_image(
     engine: Engine, files: RecordingFiles, cache_dir: Path
 ) -> None:

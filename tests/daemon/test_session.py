@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import sys
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import pytest
 
@@ -363,3 +365,24 @@ def test_a_session_without_input_is_owed_nothing(engine: Engine) -> None:
     assert session.take_output() == []
     assert not session.is_finished
     assert logging.getLogger("autoloadd_daemon.session").name
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"\xc6\0\0\0\1x", b"\x94\0\1\xa3get\xc1", b"\x94\0\1\xa3get\x90", b"\x93\0\1\xa3get"],
+)
+def test_nothing_of_a_refused_request_stays(engine: Engine, payload: bytes) -> None:
+    """Not even until the garbage collector comes: a request may have 8 MiB."""
+    talk = Talk(engine)
+    session = ref(talk.session)
+    gc.collect()
+    gc.disable()
+    try:
+        talk.session.receive(framed(payload))
+        (answer,) = talk.run()
+        assert answer.error is not None
+        talk.session.abandon()
+        del talk
+        assert session() is None
+    finally:
+        gc.enable()
