@@ -87,6 +87,7 @@ class App:
             started = time.monotonic()
             self._catalog.recover()
             self._report_recovery(time.monotonic() - started)
+            self._note_unwritable()
             self._listener = inherited or bind(self._settings.socket)
         except StartError:
             for lock in reversed(self._locks):
@@ -260,8 +261,22 @@ class App:
     def _probed(self, error: StorageError | None) -> None:
         if error is not None:
             self._metrics.health.report(error)
-        elif self._catalog.failure is None and self._metrics.health.heal():
+            return
+        if self._catalog.unwritable is not None:
+            # Nothing was written meanwhile: what the files hold is what is served.
+            try:
+                self._catalog.recover()
+            except StartError as exc:
+                self._metrics.health.report(exc)
+                return
+            self._note_unwritable()
+        if self._catalog.failure is None and self._metrics.health.heal():
             _logger.warning("storage takes writes again")
+
+    def _note_unwritable(self) -> None:
+        error = self._catalog.unwritable
+        if error is not None and self._metrics.health.report(error):
+            _logger.error("%s; what there is is served, and it is tried again", error)
 
     async def _sync_regularly(self) -> None:
         while True:

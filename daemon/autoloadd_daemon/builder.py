@@ -127,7 +127,7 @@ class Builder:
         """Start a build if one is due. Only between batches: a build begins where a batch ended."""
         if self._building is not None or not self._candidates:
             return
-        if self._is_closing or self._catalog.lost is not None:
+        if self._is_closing or self._catalog.is_read_only:
             return
         if time.monotonic_ns() < self._not_before_ns:
             return
@@ -179,7 +179,7 @@ class Builder:
         """
         self._is_closing = True
         await self.wait_until_idle()
-        if self._catalog.lost is not None:
+        if self._catalog.is_read_only:
             return
         for shard, files in self._catalog:
             if files.journal_bytes:

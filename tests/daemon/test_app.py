@@ -12,7 +12,7 @@ from autoloadd_daemon.catalog import Catalog
 from autoloadd_daemon.config import Settings
 from autoloadd_daemon.errors import FullError, StorageError
 
-from .harness import PRODUCER, RecordingFiles
+from .harness import PRODUCER, RecordingFiles, no_descriptor_left
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,3 +55,21 @@ def test_a_probe_that_works_heals_no_journal(
     assert app._metrics.health.error == "the first failure"
     assert "takes writes again" not in caplog.text
     disk.close()
+
+
+def test_what_could_not_be_written_at_the_start_is_recovered_when_it_can(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    health = app._metrics.health
+    app._catalog.unwritable = FullError("nothing can be written: the disk is full")
+    health.heal()
+    app._note_unwritable()
+    assert "what there is is served, and it is tried again" in caplog.text
+    assert health._is_full
+    with no_descriptor_left():
+        app._probed(None)
+    assert "cannot recover" in str(health.error)
+    assert app._catalog.unwritable is not None
+    app._probed(None)
+    assert app._catalog.unwritable is None
+    assert not health.is_degraded
