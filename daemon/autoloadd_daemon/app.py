@@ -202,6 +202,7 @@ class App:
             self._server.check_deadlines()
             if self._metrics.health.is_due():
                 self._try_to_heal()
+            self._builder.look_around()
             self._writer.resume()
             if time.monotonic() - last_check >= _CHECK_SECONDS:
                 last_check = time.monotonic()

@@ -123,6 +123,15 @@ class Builder:
         self._candidates[shard] = None
         self._written += written
 
+    def look_around(self) -> None:
+        """Have everything measured that was written since the last time; from time to time.
+
+        Where nothing more is written, what passed the bound last would stay for ever.
+        """
+        if self._written:
+            self._written = self._catalog.max_bytes
+            self._candidates.update((shard, None) for shard, _ in self._catalog)
+
     def consider(self) -> None:
         """Start a build if one is due. Only between batches: a build begins where a batch ended."""
         if self._building is not None or not self._candidates:

@@ -206,6 +206,25 @@ async def test_over_the_bound_other_shards_go_first(engine: Engine, cache_dir: P
     assert contents_of(shard).keys() == {b"a", b"b", b"c"}
 
 
+async def test_what_was_written_last_is_measured_although_nothing_follows(engine: Engine) -> None:
+    asked: list[str] = []
+    engine.builder.drop_shard = lambda shard_id, _done: asked.append(shard_id)
+    await put(engine, {b"old": BIG}, OTHER)
+    await put(engine, {b"a": BIG})
+    engine.catalog.max_bytes = engine.catalog.lasting_bytes + 1000
+    engine.builder.look_around()
+    engine.writer.turn()
+    await put(engine, {b"b": Item(bytes(2000))})
+    assert engine.catalog.lasting_bytes > engine.catalog.max_bytes
+    assert asked == []
+    engine.builder.look_around()
+    engine.writer.turn()
+    assert asked == [OTHER.shard_id()]
+    engine.builder.look_around()
+    engine.writer.turn()
+    assert asked == [OTHER.shard_id()]
+
+
 async def test_one_shard_is_dropped_at_a_time(engine: Engine) -> None:
     asked: list[str] = []
     engine.builder.drop_shard = lambda shard_id, _done: asked.append(shard_id)
