@@ -100,6 +100,16 @@ def test_what_a_disk_has_that_takes_no_writes_is_served(cache_dir: Path, error: 
     assert catalog.files_of(shard).journal_count == 1
 
 
+def test_nothing_is_written_into_a_directory_that_is_lost(cache_dir: Path) -> None:
+    catalog = catalog_of(cache_dir)
+    catalog.lost = "another directory is there"
+    assert catalog.is_read_only
+    for write in (catalog.check_in_place, catalog.probe):
+        with pytest.raises(StorageError, match="another directory is there"):
+            write()
+    assert os.listdir(cache_dir) == []
+
+
 class FullFiles(QuickFiles):
     """A disk that has no room for an image until it has."""
 
