@@ -190,9 +190,12 @@ class Catalog:
         return self._shards[shard_id]
 
     def forget_unwritten(self, shard: Shard) -> None:
-        """Take out a shard whose first write was refused: nothing of it is on disk."""
+        """Take out a shard whose first write was refused: nothing of it is on disk.
+
+        One with entries was read where nothing can be written: its journals are not ours yet.
+        """
         files = self.files_of(shard)
-        if shard.image is None and not files.journal_count:
+        if shard.image is None and not files.journal_count and not shard.entries:
             del self._shards[shard.id]
             with suppress(OSError):
                 self._files.remove_directory(files.directory)

@@ -90,6 +90,9 @@ def test_what_a_disk_has_that_takes_no_writes_is_served(cache_dir: Path, error: 
     for _ in range(2):
         with pytest.raises(StorageError, match="nothing can be written"):
             catalog.check_in_place()
+    # As the writer does after it refused a write: what was read is still there.
+    catalog.forget_unwritten(shard)
+    assert catalog.find(shard.id) is shard
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
     files.error = 0
     catalog.probe()
