@@ -120,8 +120,11 @@ class Daemon:
     @property
     def files(self) -> set[str]:
         """The names of all files in the cache directory, relative to it."""
-        found = (path for path in self.cache_dir.rglob("*") if not path.is_dir())
-        return {str(path.relative_to(self.cache_dir)) for path in found}
+        # Not rglob, which fails where the daemon removes a directory meanwhile.
+        found = (
+            os.path.join(at, name) for at, _, names in os.walk(self.cache_dir) for name in names
+        )
+        return {os.path.relpath(path, self.cache_dir) for path in found}
 
     def command(self, *options: str) -> list[str]:
         """Return the command line that starts it."""

@@ -37,6 +37,7 @@ from .sharing import Sharing
 from .signals import SIGNALS, keep_signals
 from .storage.files import Files
 from .storage.syncing import SyncThread
+from .threads import StandingThread
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class App:
             started = time.monotonic()
             self._catalog.recover()
             self._report_recovery(time.monotonic() - started)
+            self._note_unwritable()
             self._sharing = Sharing(self._files, [lock.path for lock in self._locks])
             self._listener = inherited or bind(self._settings.socket)
         except StartError:
@@ -119,6 +121,7 @@ class App:
         self._writer.not_before_ns = self._sharing.trusted_until_ns
         self._catalog.on_forget = self._sharing.drop
         self._builder.on_built = self._writer.resume
+        self._builder.run_in_thread = StandingThread("build").run
         self._builder.drop_shard = self._writer.evict
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
@@ -208,6 +211,7 @@ class App:
             self._server.check_deadlines()
             if self._metrics.health.is_due():
                 self._try_to_heal()
+            self._builder.look_around()
             self._writer.resume()
             if time.monotonic() - last_check >= _CHECK_SECONDS:
                 last_check = time.monotonic()
@@ -269,8 +273,22 @@ class App:
     def _probed(self, error: StorageError | None) -> None:
         if error is not None:
             self._metrics.health.report(error)
-        elif self._catalog.failure is None and self._metrics.health.heal():
+            return
+        if self._catalog.unwritable is not None:
+            # Nothing was written meanwhile: what the files hold is what is served.
+            try:
+                self._catalog.recover()
+            except StartError as exc:
+                self._metrics.health.report(exc)
+                return
+            self._note_unwritable()
+        if self._catalog.failure is None and self._metrics.health.heal():
             _logger.warning("storage takes writes again")
+
+    def _note_unwritable(self) -> None:
+        error = self._catalog.unwritable
+        if error is not None and self._metrics.health.report(error):
+            _logger.error("%s; what there is is served, and it is tried again", error)
 
     async def _sync_regularly(self) -> None:
         while True:

@@ -21,7 +21,7 @@ from .exhaustion import run_or_end
 from .storage.images import build_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from .catalog import Catalog
     from .metrics import Metrics
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .storage.images import SealedImage, Snapshot
     from .storage.journal import Journal
     from .storage.syncing import SyncThread
+
+    Built = tuple[SealedImage, int]
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +42,6 @@ stream of puts, ten builds a second of a small shard took half of the disk and o
 
 _KEEP = 7 / 8
 """An over-full cache evicts to this part of its bound, so that not every put evicts again."""
-_NO_THREAD = "can't start new thread"
 _HARD = 9 / 8
 """From this part of the bound on writes wait for the build under way; without one that works they
 are refused."""
@@ -60,6 +61,9 @@ class Builder:
     ) -> None:
         self.on_built: Callable[[], None] = lambda: None
         self.drop_shard: Callable[[str, Callable[[object], None]], None] = lambda *_: None
+        self.run_in_thread: Callable[[Callable[[], Built]], Awaitable[Built]] = partial(
+            trio.to_thread.run_sync, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+        )
         self.nursery: trio.Nursery | None = None
         self._catalog = catalog
         self._files = files
@@ -76,7 +80,6 @@ class Builder:
         self._next_ns = 0
         self._written = catalog.max_bytes
         self._lasting = self._stored = self._on_disk = 0
-        self._limiter = trio.CapacityLimiter(1)
         self._ended = trio.Event()
 
     @property
@@ -123,11 +126,20 @@ class Builder:
         shard.is_image_wanted = shard.entries > 0
         self.look_at(shard)
 
+    def look_around(self) -> None:
+        """Have everything measured that was written since the last time; from time to time.
+
+        Where nothing more is written, what passed the bound last would stay for ever.
+        """
+        if self._written:
+            self._written = self._catalog.max_bytes
+            self._candidates.update((shard, None) for shard, _ in self._catalog)
+
     def consider(self) -> None:
         """Start a build if one is due. Only between batches: a build begins where a batch ended."""
         if self._building is not None or not self._candidates:
             return
-        if self._is_closing or self._catalog.lost is not None:
+        if self._is_closing or self._catalog.is_read_only:
             return
         if time.monotonic_ns() < self._not_before_ns:
             return
@@ -179,7 +191,7 @@ class Builder:
         """
         self._is_closing = True
         await self.wait_until_idle()
-        if self._catalog.lost is not None:
+        if self._catalog.is_read_only:
             return
         for shard, files in self._catalog:
             if files.journal_bytes:
@@ -223,16 +235,9 @@ class Builder:
         try:
             # Cancelled only when the daemon ends and the disk does not answer: what the thread
             # does then is as a crash would leave it.
-            image, evicted = await trio.to_thread.run_sync(
-                build, abandon_on_cancel=True, limiter=self._limiter
-            )
+            image, evicted = await self.run_in_thread(build)
         except StorageError as exc:
             self._fail(shard, exc)
-        except RuntimeError as exc:
-            # The system has no thread, or no memory for one: the journal goes on.
-            if _NO_THREAD not in str(exc):
-                raise
-            self._fail(shard, StorageError(f"{files.directory}: building an image failed: {exc}"))
         else:
             # Forgotten first: a journal that failed and is covered now is no failure any more.
             files.forget(covered)

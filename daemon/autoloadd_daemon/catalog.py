@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from .shard import Shard
 from .storage.bulks import BulkNumbers
 from .storage.files import is_directory
 from .storage.records import new_epoch
-from .storage.recovery import Recovered, recover_shard
+from .storage.recovery import Recovered, read_shard, recover_shard
 from .storage.set_aside import (
     SetAside,
     clear_away,
@@ -48,6 +49,15 @@ SHARD_BYTES = 16_384
 """What a shard takes beside its entries: a directory and a file on disk, its part of the heap."""
 
 
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def _is_refusal(error: OSError | StorageError) -> bool:
+    """Tell whether a disk said that it takes no writes, or none now."""
+    cause = error.__cause__ if isinstance(error, StorageError) else error
+    return isinstance(cause, OSError) and cause.errno in _REFUSALS
+
+
 class Catalog:
     """The shards that there are. `max_bytes` bounds them with what was set aside; staged bulks too.
 
@@ -62,6 +72,8 @@ class Catalog:
         self.open_journals: set[Journal] = set()
         """Journals that hold a descriptor."""
         self.lost: str | None = None
+        self.unwritable: StorageError | None = None
+        """Why nothing can be written since the start, if so: what is served is what was read."""
         self.open_bulks: dict[int, str] = {}
         """Bulks that are being staged: their tokens, and the ids of their shards."""
         self.on_forget: Callable[[Shard], None] = lambda _shard: None
@@ -73,25 +85,56 @@ class Catalog:
         self._drops = 0
 
     def recover(self) -> None:
-        """Load every shard that the cache directory holds. Raises StartError."""
+        """Load every shard that the cache directory holds. Raises StartError: nothing changed.
+
+        Where the disk takes no writes (`unwritable`), what there is is served as it is read. Since
+        nothing is written then, this may be called again when it does.
+        """
+        before = self._shards
+        self._shards = {}
+        self._metrics.set_aside.clear()
         try:
-            self._metrics.set_aside.extend(
-                clear_away(self._files, f"{self.cache_dir}/{PROBE}"),
-            )
+            self._recover_all()
+            self.unwritable = None
+        except (OSError, StorageError) as exc:
+            if not _is_refusal(exc):
+                self._shards = before
+                raise StartError(f"cannot recover {self.cache_dir}: {exc}") from exc
+            self._read_all(before)
+            error = exc if isinstance(exc, StorageError) else storage_error(self.cache_dir, exc)
+            self.unwritable = type(error)(f"nothing can be written: {error}")
+        for shard, _ in before.values():
+            # Others stand in their place: what clients have mapped of these changes no more.
+            self.on_forget(shard)
+
+    def _read_all(self, before: dict[str, tuple[Shard, ShardFiles]]) -> None:
+        """Load every shard that can be read, and change nothing on disk. Raises StartError."""
+        self._shards = {}
+        try:
             for name in self._files.names(self.cache_dir):
                 path = f"{self.cache_dir}/{name}"
-                if name.startswith(DROPPED):
-                    self._files.remove_tree(path)
-                elif is_set_aside(name):
-                    continue
-                elif is_directory(path):
-                    self._recover_shard(name, path)
-                elif _SHARD_ID.fullmatch(name):
-                    reason = "no directory, where a shard belongs"
-                    self._metrics.set_aside.append(set_aside_file(self._files, path, reason))
-            self._limit_set_aside()
-        except (OSError, StorageError) as exc:
-            raise StartError(f"cannot recover {self.cache_dir}: {exc}") from exc
+                if _SHARD_ID.fullmatch(name) and is_directory(path):
+                    recovered = read_shard(self._files, path).shard
+                    if recovered is not None:
+                        self._add(recovered)
+        except OSError as exc:
+            self._shards = before
+            raise StartError(f"cannot read {self.cache_dir}: {exc}") from exc
+
+    def _recover_all(self) -> None:
+        self._metrics.set_aside.extend(clear_away(self._files, f"{self.cache_dir}/{PROBE}"))
+        for name in self._files.names(self.cache_dir):
+            path = f"{self.cache_dir}/{name}"
+            if name.startswith(DROPPED):
+                self._files.remove_tree(path)
+            elif is_set_aside(name):
+                continue
+            elif is_directory(path):
+                self._recover_shard(name, path)
+            elif _SHARD_ID.fullmatch(name):
+                reason = "no directory, where a shard belongs"
+                self._metrics.set_aside.append(set_aside_file(self._files, path, reason))
+        self._limit_set_aside()
 
     def _limit_set_aside(self) -> None:
         """Report what lies aside from earlier starts too, and let go what is too much of it."""
@@ -123,11 +166,15 @@ class Catalog:
         if recovered.missing is not None:
             self._metrics.count("journals_missing")
             _logger.error("missing: %s; nothing from before it is served", recovered.missing)
+        self._add(recovered).take_over(recovered)
+
+    def _add(self, recovered: Recovered) -> ShardFiles:
+        """Take a shard into the catalog; return its files, that know of no journals yet."""
         shard = Shard(recovered.producer, epoch=recovered.epoch, built_at_ns=recovered.built_at_ns)
         shard.take_over(recovered)
         shard_files = self._make_files(shard.producer, shard.epoch)
-        shard_files.take_over(recovered)
         self._shards[shard.id] = (shard, shard_files)
+        return shard_files
 
     def find(self, shard_id: str) -> Shard | None:
         """Return a shard, or None where there is none."""
@@ -147,9 +194,12 @@ class Catalog:
         return self._shards[shard_id]
 
     def forget_unwritten(self, shard: Shard) -> None:
-        """Take out a shard whose first write was refused: nothing of it is on disk."""
+        """Take out a shard whose first write was refused: nothing of it is on disk.
+
+        One with entries was read where nothing can be written: its journals are not ours yet.
+        """
         files = self.files_of(shard)
-        if shard.image is None and not files.journal_count:
+        if shard.image is None and not files.journal_count and not shard.entries:
             del self._shards[shard.id]
             with suppress(OSError):
                 self._files.remove_directory(files.directory)
@@ -215,10 +265,14 @@ class Catalog:
         """Return if the cache directory is still ours. Raises StorageError otherwise."""
         if self.lost is not None:
             raise StorageError(self.lost)
+        if self.unwritable is not None:
+            # A new one: each raise of the same would lengthen its traceback.
+            raise type(self.unwritable)(str(self.unwritable))
 
     def probe(self) -> None:
         """Try whether the disk takes a small file. Raises StorageError."""
-        self.check_in_place()
+        if self.lost is not None:
+            raise StorageError(self.lost)
         path = f"{self.cache_dir}/{PROBE}"
         try:
             self._files.remove(path)
@@ -231,6 +285,11 @@ class Catalog:
                 self._files.remove(path)
         except OSError as exc:
             raise storage_error(path, exc) from exc
+
+    @property
+    def is_read_only(self) -> bool:
+        """Tell whether the cache directory as a whole takes no writes."""
+        return self.lost is not None or self.unwritable is not None
 
     def __iter__(self) -> Iterator[tuple[Shard, ShardFiles]]:
         return iter(list(self._shards.values()))
@@ -263,6 +322,8 @@ class Catalog:
     @property
     def failure(self) -> str | None:
         """Why some shard's journals take nothing until an image was built, if so."""
+        if self.unwritable is not None:
+            return str(self.unwritable)
         failures = (files.failure for _, files in self._shards.values())
         return next((failure for failure in failures if failure is not None), None)
 

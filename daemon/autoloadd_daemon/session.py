@@ -219,6 +219,9 @@ class Session:
         try:
             return self._connection.next_message()
         except (FrameError, InvalidMessageError) as exc:
+            # Its history leads to the request's bytes and, by the frames of this turn, back to it:
+            # all of that stayed until the garbage collector came.
+            exc.__traceback__ = exc.__cause__ = exc.__context__ = None
             return exc
 
     def _run(self, message: _Message) -> bool:

@@ -18,7 +18,7 @@ from autoloadd_protocol.image import MAX_INDEX_BYTES
 from .storage.images import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from autoloadd_protocol.page import Page
     from autoloadd_protocol.producer import Producer
@@ -87,6 +87,7 @@ class Shard:
         self._building: dict[bytes, Record | None] = {}
         self._change_bytes = 0
         self._building_bytes = 0
+        self._announce: Callable[[Page], None] | None = None
 
     def take_over(self, recovered: Recovered) -> None:
         """Go on where recovery found the shard."""
@@ -195,10 +196,26 @@ class Shard:
         self.entries = self.blob_bytes = 0
         return count
 
+    def begin_changes(self, announce: Callable[[Page], None]) -> None:
+        """Have `announce` tell the page of changes that go to the journal now.
+
+        A page that is made before they are ended is told too: after a crash in between, a successor
+        may serve them.
+        """
+        self._announce = announce
+        if self.page is not None:
+            announce(self.page)
+
+    def end_changes(self) -> None:
+        """Note that the changes begun are made, or refused."""
+        self._announce = None
+
     def show_on(self, page: Page) -> None:
         """Keep a page up to date from now on."""
         for name in self._all_changes():
             page.touch(name, self.generation)
+        if self._announce is not None:
+            self._announce(page)
         self.page = page
 
     def _set(self, name: bytes, record: Record | None, generation: int) -> None:

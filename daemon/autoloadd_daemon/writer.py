@@ -29,6 +29,8 @@ from .writes import Flush
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from autoloadd_protocol.page import Page
+
     from .builder import Builder
     from .catalog import Catalog
     from .metrics import Metrics
@@ -76,11 +78,9 @@ class _Group:
         new = 0 if self.end_before else SHARD_BYTES
         return new + self.files.end - self.end_before
 
-    def announce(self) -> None:
-        page = self.shard.page
-        if page is not None:
-            for write, generation in self.writes:
-                write.announce(page, generation)
+    def announce(self, page: Page) -> None:
+        for write, generation in self.writes:
+            write.announce(page, generation)
 
     @property
     def wants_sync(self) -> bool:
@@ -266,7 +266,7 @@ class Writer:
             return True
         try:
             self._catalog.check_in_place()
-            group.announce()
+            group.shard.begin_changes(group.announce)
             files.append(
                 frames,
                 last_generation=group.shard.generation,
@@ -327,6 +327,7 @@ class Writer:
         With a `failure` of any shard's sync no flush has done what it is for.
         """
         for group in groups:
+            group.shard.end_changes()
             before = group.shard.stored_bytes
             for write, generation in group.writes:
                 write.outcome = write.apply(group.shard, generation)
@@ -358,6 +359,7 @@ class Writer:
         self._sync_thread.submit(lambda: self._catalog.remove_files(drop.shard_id), dropped)
 
     def _refuse_group(self, group: _Group, error: StorageError) -> None:
+        group.shard.end_changes()
         for write, _ in group.writes:
             self._refuse(write, error)
         if not self._builder.is_building(group.shard.id):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -20,7 +22,7 @@ from autoloadd_protocol.record import Record, encode_record, fingerprint_of
 from ..records import is_intact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from autoloadd_daemon.storage.set_aside import SetAside
 
@@ -303,6 +305,17 @@ class Life:
 
 def _no_one(_outcome: object) -> None:
     """Nobody waits for this write."""
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Let nothing be opened; what is open stays."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def files_in(directory: Path) -> dict[str, bytes]:

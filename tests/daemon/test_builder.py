@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from autoloadd_daemon.builder import Built
+
 OTHER = Producer("bash", "5.2", 8)
 BIG = Item(b"x" * 700_000)
 SMALL = Item(b"y")
@@ -100,6 +102,21 @@ async def test_a_build_that_fails_is_tried_again(
     assert Life(directory).contents == contents_of(shard)
 
 
+async def test_a_build_that_is_not_urgent_waits_after_the_one_before(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoloadd_daemon.builder._PAUSE_NS", 1 << 60)
+    await put(engine, {b"a": BIG, b"b": BIG})
+    await until(engine, lambda: builds(engine) == 1)
+    await put(engine, {b"c": BIG, b"d": BIG})
+    assert not engine.builder.is_building(PRODUCER.shard_id())
+    # The pause is over; nothing more is written.
+    engine.builder._next_ns = 0
+    engine.writer.turn()
+    assert engine.builder.is_building(PRODUCER.shard_id())
+    await until(engine, lambda: builds(engine) == 2)
+
+
 async def test_failed_journals_heal_by_an_image(
     engine: Engine, files: RecordingFiles, cache_dir: Path
 ) -> None:
@@ -116,6 +133,51 @@ async def test_failed_journals_heal_by_an_image(
     assert not engine.metrics.health.is_degraded
     await put(engine, {b"b": SMALL})
     assert Life(cache_dir / shard.id).contents == {b"a": SMALL, b"b": SMALL}
+
+
+async def test_a_build_that_fails_while_writes_are_refused_says_so(
+    engine: Engine, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No second try in this test, however slow the machine is.
+    monkeypatch.setattr("autoloadd_daemon.builder._PAUSE_NS", 1 << 60)
+    await put(engine, {b"a": SMALL})
+    files.fail_next = "sync"
+    engine.writer.sync_in_background()
+    await until(engine, lambda: engine.metrics.health.is_degraded)
+    assert "sync failed" in str(engine.metrics.health.error)
+    files.fail_next = "rename"
+    engine.builder.heal()
+    engine.writer.turn()
+    await until(engine, lambda: engine.metrics.counters["build_failures"] == 1)
+    assert "building an image failed" in str(engine.metrics.health.error)
+    assert engine.catalog.failure is not None
+
+
+async def test_a_write_that_is_refused_leaves_a_shard_that_is_being_built(
+    engine: Engine, files: RecordingFiles, cache_dir: Path
+) -> None:
+    gate = trio.Event()
+    build_now = engine.builder.run_in_thread
+
+    async def build_behind_the_gate(build: Callable[[], Built]) -> Built:
+        await gate.wait()
+        return await build_now(build)
+
+    engine.builder.run_in_thread = build_behind_the_gate
+    await put(engine, {b"a": BIG, b"b": BIG})
+    shard, _ = engine.catalog.open(PRODUCER)
+    assert engine.builder.is_building(shard.id)
+    files.fail_next = "create"
+    try:
+        refused = await try_to_put(engine, b"c")
+    finally:
+        gate.set()
+    assert refused is not None
+    assert refused.code == NOT_DURABLE
+    assert engine.catalog.find(shard.id) is shard
+    await until(engine, lambda: builds(engine) == 1)
+    assert contents_of(shard) == {b"a": BIG, b"b": BIG}
+    assert Life(cache_dir / shard.id).contents == contents_of(shard)
 
 
 async def test_an_end_leaves_images_alone(engine: Engine, cache_dir: Path) -> None:
@@ -142,6 +204,55 @@ async def test_over_the_bound_other_shards_go_first(engine: Engine, cache_dir: P
     await until(engine, lambda: not (cache_dir / OTHER.shard_id()).exists())
     shard, _ = engine.catalog.open(PRODUCER)
     assert contents_of(shard).keys() == {b"a", b"b", b"c"}
+
+
+async def test_what_was_written_last_is_measured_although_nothing_follows(engine: Engine) -> None:
+    asked: list[str] = []
+    engine.builder.drop_shard = lambda shard_id, _done: asked.append(shard_id)
+    await put(engine, {b"old": BIG}, OTHER)
+    await put(engine, {b"a": BIG})
+    engine.catalog.max_bytes = engine.catalog.lasting_bytes + 1000
+    engine.builder.look_around()
+    engine.writer.turn()
+    await put(engine, {b"b": Item(bytes(2000))})
+    assert engine.catalog.lasting_bytes > engine.catalog.max_bytes
+    assert asked == []
+    engine.builder.look_around()
+    engine.writer.turn()
+    assert asked == [OTHER.shard_id()]
+    engine.builder.look_around()
+    engine.writer.turn()
+    assert asked == [OTHER.shard_id()]
+
+
+async def test_one_shard_is_dropped_at_a_time(engine: Engine) -> None:
+    asked: list[str] = []
+    engine.builder.drop_shard = lambda shard_id, _done: asked.append(shard_id)
+    engine.catalog.max_bytes = 1_400_000
+    await put(engine, {b"old": BIG}, OTHER)
+    await put(engine, {b"a": BIG})
+    assert engine.catalog.lasting_bytes > engine.catalog.max_bytes
+    await put(engine, {b"b": SMALL})
+    assert asked == [OTHER.shard_id()]
+
+
+async def test_a_write_at_the_hard_bound_has_a_shard_dropped_before_it(engine: Engine) -> None:
+    await put(engine, {b"old": BIG}, OTHER)
+    await put(engine, {b"a": BIG})
+    # As SIGHUP and a start with another configuration do.
+    engine.catalog.max_bytes = 1_000_000
+    for shard, _ in engine.catalog:
+        engine.builder.look_at(shard)
+    found: list[object] = []
+
+    def answered(outcome: object) -> None:
+        found.extend([outcome, engine.catalog.find(OTHER.shard_id())])
+
+    engine.writer.submit(Put(PRODUCER, "write", answered, records_of({b"b": SMALL})))
+    engine.writer.turn()
+    assert found == []
+    await until(engine, lambda: bool(found))
+    assert found == [2, None]
 
 
 async def test_where_dropping_fails_the_bound_holds_all_the_same(
@@ -334,37 +445,3 @@ async def test_hundreds_of_shards_share_a_few_descriptors(
     assert not engine.metrics.health.is_degraded
     for producer in producers[::20]:
         assert Life(cache_dir / producer.shard_id()).contents == {b"a": Item(b"again")}
-
-
-async def test_where_no_thread_can_be_had_the_journal_goes_on(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def refuse(*_of: object, **_options: object) -> None:
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as failing:
-        failing.setattr(trio.to_thread, "run_sync", refuse)
-        await put(engine, {b"a": BIG, b"b": BIG})
-        await until(engine, lambda: "can't start new thread" in caplog.text)
-        await put(engine, {b"c": SMALL})
-    await until(engine, lambda: builds(engine) == 1)
-    shard, _ = engine.catalog.open(PRODUCER)
-    assert contents_of(shard) == {b"a": BIG, b"b": BIG, b"c": SMALL}
-
-
-async def test_any_other_error_of_a_build_is_a_bug(
-    cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(*_of: object, **_options: object) -> None:
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", fail)
-    token = trio.lowlevel.current_trio_token()
-    with pytest.RaisesGroup(RuntimeError):
-        async with trio.open_nursery() as nursery:
-            with Engine(cache_dir, RecordingFiles(), deliver=token.run_sync_soon) as engine:
-                engine.builder.nursery = nursery
-                await put(engine, {b"a": BIG, b"b": BIG})
-                await trio.sleep_forever()

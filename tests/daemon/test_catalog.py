@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autoloadd_daemon.catalog import Catalog
-from autoloadd_daemon.errors import StartError, StorageError
+from autoloadd_daemon.errors import FullError, StartError, StorageError
 from autoloadd_daemon.metrics import Metrics
+from autoloadd_daemon.storage.set_aside import is_set_aside
 from autoloadd_protocol.producer import Producer
 
-from .harness import PRODUCER, Item, Life, QuickFiles, RecordingFiles, contents_of, records_of
+from .harness import (
+    PRODUCER,
+    Item,
+    Life,
+    QuickFiles,
+    RecordingFiles,
+    contents_of,
+    no_descriptor_left,
+    records_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +64,112 @@ def test_shards_are_recovered_by_their_id(cache_dir: Path) -> None:
     catalog.files_of(shard).close()
 
 
+class ReadOnlyFiles(QuickFiles):
+    """A disk that takes no writes until it does."""
+
+    error = errno.EROFS
+
+    def remove(self, path: str) -> None:
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+        super().remove(path)
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.ENOSPC, errno.EIO])
+def test_what_a_disk_has_that_takes_no_writes_is_served(cache_dir: Path, error: int) -> None:
+    directory = stored(cache_dir)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    files = ReadOnlyFiles()
+    files.error = error
+    catalog = catalog_of(cache_dir, files)
+    (shard,) = [shard for shard, _ in catalog]
+    assert contents_of(shard) == {b"a": A}
+    assert isinstance(catalog.unwritable, FullError) == (error == errno.ENOSPC)
+    assert catalog.failure == f"nothing can be written: {cache_dir}: {os.strerror(error)}"
+    assert catalog.is_read_only
+    for _ in range(2):
+        with pytest.raises(StorageError, match="nothing can be written"):
+            catalog.check_in_place()
+    # As the writer does after it refused a write: what was read is still there.
+    catalog.forget_unwritten(shard)
+    assert catalog.find(shard.id) is shard
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    files.error = 0
+    catalog.probe()
+    catalog.recover()
+    assert catalog.failure is None
+    (shard,) = [shard for shard, _ in catalog]
+    assert contents_of(shard) == {b"a": A}
+    assert catalog.files_of(shard).journal_count == 1
+
+
+def test_nothing_is_written_into_a_directory_that_is_lost(cache_dir: Path) -> None:
+    catalog = catalog_of(cache_dir)
+    catalog.lost = "another directory is there"
+    assert catalog.is_read_only
+    for write in (catalog.check_in_place, catalog.probe):
+        with pytest.raises(StorageError, match="another directory is there"):
+            write()
+    assert os.listdir(cache_dir) == []
+
+
+class FullFiles(QuickFiles):
+    """A disk that has no room for an image until it has."""
+
+    is_full = True
+
+    def create_for_image(self, path: str) -> int:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().create_for_image(path)
+
+
+@pytest.mark.parametrize("damaged", ["image", "journal.00000007"])
+def test_damage_that_cannot_be_put_right_yet_changes_nothing(cache_dir: Path, damaged: str) -> None:
+    directory = cache_dir / PRODUCER.shard_id()
+    life = Life(directory)
+    life.put({b"a": A})
+    life.build()
+    life.put({b"a": A})
+    life.crash()
+    (directory / damaged).write_bytes(bytes(1000))
+    before = sorted(os.listdir(directory))
+    files = FullFiles()
+    catalog = catalog_of(cache_dir, files)
+    for _ in range(2):
+        (shard,) = [shard for shard, _ in catalog]
+        assert contents_of(shard) == {b"a": A}
+        assert isinstance(catalog.unwritable, FullError)
+        assert sorted(os.listdir(directory)) == before
+        catalog.recover()
+    files.is_full = False
+    catalog.recover()
+    (shard,) = [shard for shard, _ in catalog]
+    assert contents_of(shard) == {b"a": A}
+    assert catalog.failure is None
+    assert len([name for name in os.listdir(directory) if is_set_aside(name)]) == 1
+
+
+def test_what_is_served_stays_where_it_cannot_be_recovered_after_all(cache_dir: Path) -> None:
+    stored(cache_dir)
+    files = ReadOnlyFiles()
+    catalog = catalog_of(cache_dir, files)
+    for files.error in (errno.EMFILE, errno.EROFS):
+        with no_descriptor_left(), pytest.raises(StartError, match="cannot re"):
+            catalog.recover()
+        (shard,) = [shard for shard, _ in catalog]
+        assert contents_of(shard) == {b"a": A}
+    files.error = errno.EROFS
+    catalog.recover()
+    assert len(catalog) == 1
+
+
+def test_an_empty_directory_of_a_shard_holds_none(cache_dir: Path) -> None:
+    (cache_dir / PRODUCER.shard_id()).mkdir()
+    (cache_dir / "elsewhere").mkdir()
+    assert len(catalog_of(cache_dir, ReadOnlyFiles())) == 0
+
+
 def test_a_shard_under_another_name_is_refused(cache_dir: Path) -> None:
     stored(cache_dir).rename(cache_dir / "elsewhere")
     with pytest.raises(StartError, match=r"elsewhere holds the shard of zsh/5\.9/8: move it away"):
@@ -76,9 +192,42 @@ def test_what_is_damaged_and_torn_is_counted(cache_dir: Path) -> None:
     assert len(catalog) == 1
 
 
-@pytest.mark.parametrize("name", ["journal.00000001", "image"])
+def test_what_was_never_acknowledged_leaves_no_directory(cache_dir: Path) -> None:
+    """A daemon was killed in the first write to its shard."""
+    for producer, name in ((PRODUCER, "journal.00000001"), (OTHER, "staged.00000001")):
+        directory = cache_dir / producer.shard_id()
+        directory.mkdir()
+        (directory / name).write_bytes(b"begun")
+    catalog = catalog_of(cache_dir)
+    assert len(catalog) == 0
+    assert list(cache_dir.iterdir()) == []
+    assert not catalog._metrics.set_aside
+
+
+def test_a_journal_that_is_missing_is_counted_and_logged(
+    cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = stored(cache_dir)
+    for name in (b"b", b"c"):
+        life = Life(directory)
+        # The second frame bears witness that all before it was synced.
+        life.put({name: A}, sync=True)
+        life.put({name: A})
+        life.crash()
+    (directory / "journal.00000002").unlink()
+    catalog = catalog_of(cache_dir)
+    assert [contents_of(shard) for shard, _ in catalog] == [{b"c": A}]
+    assert catalog._metrics.counters["journals_missing"] == 1
+    lost = f"missing: a journal before {directory}/journal.00000003; nothing from before it is"
+    assert lost in caplog.text
+
+
+@pytest.mark.parametrize("name", ["journal.00000001", "bulk.00000001", "image"])
 def test_a_lack_of_descriptors_is_a_start_error_and_no_damage(name: str, cache_dir: Path) -> None:
     directory = stored(cache_dir)
+    life = Life(directory)
+    life.bulk("merge", [{b"b": A}])
+    life.crash()
     (directory / "image").write_bytes(b"")
     before = sorted(directory.iterdir())
     with lack_of_descriptors(directory / name), pytest.raises(StartError, match="Too many open"):

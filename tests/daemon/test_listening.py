@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -108,6 +109,63 @@ def test_a_directory_of_another_user_is_refused(
     monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
     with pytest.raises(StartError, match=f"belongs to uid {mine}, not to uid {mine + 1}"):
         DirectoryLock.take(FILES, str(path))
+
+
+class HauntedFiles(Files):
+    """Directories that are taken away as soon as they are made, the first few times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def make_directory(self, path: str) -> None:
+        """Make it, for nothing."""
+        super().make_directory(path)
+        if self.times:
+            self.times -= 1
+            os.rmdir(path)
+
+
+def test_a_directory_that_is_taken_away_is_made_again(tmp_path: Path) -> None:
+    """A daemon that made it and lost elsewhere does that."""
+    files = HauntedFiles(3)
+    lock = DirectoryLock.take(files, str(tmp_path / "d"))
+    assert files.times == 0
+    assert lock.is_in_place()
+    lock.release()
+
+
+def test_one_that_is_always_taken_away_is_given_up(tmp_path: Path) -> None:
+    files = HauntedFiles(1_000_000)
+    with pytest.raises(StartError, match="d cannot be used: No such file or directory"):
+        DirectoryLock.take(files, str(tmp_path / "d"))
+    assert files.times > 0
+
+
+def test_a_lock_counts_only_on_the_directory_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is replaced just before it is locked: the next daemon would lock the other one."""
+    path = tmp_path / "d"
+    real = fcntl.flock
+    replaced: list[int] = []
+
+    def replace_and_lock(descriptor: int, operation: int) -> None:
+        if not replaced:
+            replaced.append(path.stat().st_ino)
+            path.rename(tmp_path / "moved")
+            path.mkdir(mode=0o700)
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", replace_and_lock)
+    before = len(os.listdir("/proc/self/fd"))
+    lock = DirectoryLock.take(FILES, str(path))
+    assert path.stat().st_ino not in replaced
+    assert lock.is_in_place()
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    with pytest.raises(AlreadyServedError):
+        DirectoryLock.take(FILES, str(path))
+    DirectoryLock.take(FILES, str(tmp_path / "moved")).release()
+    lock.release()
 
 
 # The socket

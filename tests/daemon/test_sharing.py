@@ -163,6 +163,33 @@ def test_the_page_tells_of_a_bulk_before_the_journal_does(
     assert files.seen.count(shard.generation) == buckets
 
 
+def test_a_page_made_during_a_sync_tells_of_what_is_being_synced(
+    engine: Engine, sharing: Sharing
+) -> None:
+    """It is in the journal: after a crash now a successor would serve it."""
+    shard = build(engine)
+    talk = Talk(engine)
+    talk.send("put", "a", b"newer", None, None, "fsync")
+    talk.session.advance()
+    engine.writer.turn()
+    assert not engine.writer.is_idle
+    _, (_, page) = sharing.attach(new_session(engine), shard)
+    assert max(words_of(page)[BUCKETS_AT:]) == shard.generation
+    engine.settle()
+    assert [answer.error for answer in talk.run()] == [None]
+
+
+def test_what_was_recovered_again_ends_the_pages_of_before(
+    engine: Engine, sharing: Sharing
+) -> None:
+    """Changes are made to other shards from then on."""
+    _, (_, page) = sharing.attach(new_session(engine), build(engine))
+    words = words_of(page)
+    engine.catalog.recover()
+    assert words[STATE_AT] == DEAD
+    assert set(words[BUCKETS_AT:]) == {NEVER}
+
+
 def test_an_eviction_is_on_the_page(engine: Engine, sharing: Sharing) -> None:
     """Who maps the image before would still find what is gone."""
     shard = build(engine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -155,6 +156,32 @@ def test_a_failed_sync_refuses_its_shard_alone(
     assert disk.synced < disk.end
     assert contents_of(shard) == {b"a": A}
     assert Life(cache_dir / shard.id).contents == {b"a": A}
+
+
+def test_a_sync_that_ends_in_an_unknown_way_refuses_all_that_waited_for_it(
+    engine: Engine, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that no journal expected: the shards behind it were not synced either."""
+
+    def fail() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    engine.writer.submit(put(answers, b"a", A))
+    engine.writer.submit(put(answers, b"a", A, "write", OTHER))
+    engine.settle()
+    shard, disk = engine.catalog.open(PRODUCER)
+    other, other_disk = engine.catalog.open(OTHER)
+    monkeypatch.setattr(disk, "sync", fail)
+    engine.writer.submit(put(answers, b"b", B, "fsync"))
+    engine.writer.submit(put(answers, b"b", B, "fsync", OTHER))
+    engine.settle()
+    assert answers.codes == [1, 1, NOT_DURABLE, NOT_DURABLE]
+    assert contents_of(shard) == contents_of(other) == {b"a": A}
+    assert "Input/output error" in str(disk.failure)
+    assert "Input/output error" in str(other_disk.failure)
+    engine.writer.submit(put(answers, b"c", B))
+    engine.settle()
+    assert answers.codes[4] == NOT_DURABLE, "until an image was built"
 
 
 def test_writes_are_synced_in_the_background(

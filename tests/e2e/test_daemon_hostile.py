@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 SECONDS = 20.0
 MIB = 1024 * 1024
 MAY_GROW = 16 * MIB
-WORST_P99 = 0.05
-"""What is promised to the others, in seconds."""
+MEASURED = "COVERAGE_RUN" in os.environ
+WORST_P99 = 1.0 if MEASURED else 0.05
+"""What is promised to the others, in seconds; a daemon whose coverage is measured is far slower."""
 
 TRIALS = 4
 WORST_ANSWER = 5.0

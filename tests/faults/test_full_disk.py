@@ -9,15 +9,16 @@ from __future__ import annotations
 import resource
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..running import Daemon, wait_until
-from .disks import NoDiskError, fill, small_tmpfs
+from .disks import NoDiskError, fill, run_for_disk, small_tmpfs
+from .left_behind import flip_last_byte, shard_directory
 from .written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from autoloadd_client import Cache
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 PROMISED_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
-FULL_SECONDS = 2.0
+FULL_SECONDS = 2.5
 TRIALS = 3
+TRY_NS = 100_000_000
 KIB = 1024
 MIB = 1024 * KIB
 BASE_BYTES = 100 * KIB
@@ -70,6 +72,11 @@ def wait_for_a_try(daemon: Daemon) -> None:
         return bool(last > before)
 
     wait_until(has_tried, PATIENCE_SECONDS, "another try to heal")
+    began = last
+    # It is in vain by then: its turn in the syncing thread comes a moment later.
+    wait_until(
+        lambda: storage(daemon)["next_try_ns"] < began - TRY_NS, PATIENCE_SECONDS, "its failure"
+    )
 
 
 def assert_degraded(daemon: Daemon, error: str) -> None:
@@ -185,6 +192,62 @@ def test_started_on_a_full_disk(case: FaultCase, idle_daemon: Daemon) -> None:
 
         assert_heals(case, idle_daemon, trial)
         assert written.put(cache, "a", size=64 * KIB)
+        check_after_kill(case, idle_daemon, written)
+
+
+def test_damage_is_found_on_a_full_disk(case: FaultCase, idle_daemon: Daemon) -> None:
+    """What is left is served at once; it is saved, and the damaged file set aside, with room."""
+    written = Written()
+    with small_cache(case, idle_daemon, "6m") as disk, idle_daemon.start().cache() as cache:
+
+        def trial() -> float:
+            assert written.put(cache, "a", "b", size=200 * KIB, sync="fsync")
+            idle_daemon.restart()
+            assert written.put(cache, "a", "b", sync="fsync")
+            # The image holds older versions, which the journal replaces: all it says is there.
+            image = shard_directory(idle_daemon) / "image"
+            idle_daemon.kill()
+            filler = fill(disk)
+            flip_last_byte(image)
+            idle_daemon.start()
+            written.check(cache, case)
+            assert not written.put(cache, "a")
+            written.check(cache, case)
+            assert_degraded(idle_daemon, "nothing can be written")
+            assert idle_daemon.status()["storage"]["set_aside"] == ()
+            wait_for_a_try(idle_daemon)
+            seconds = heal_seconds(filler, lambda: is_healthy(idle_daemon))
+            (aside,) = idle_daemon.status()["storage"]["set_aside"]
+            assert "checksum" in aside["reason"]
+            Path(aside["file"]).unlink()
+            return seconds
+
+        assert_heals(case, idle_daemon, trial)
+        assert written.put(cache, "a")
+        check_after_kill(case, idle_daemon, written)
+
+
+def test_started_where_nothing_can_be_written(case: FaultCase, idle_daemon: Daemon) -> None:
+    """A file system that is mounted read-only: what it holds is served."""
+    written = Written()
+    with small_cache(case, idle_daemon, "6m") as disk, idle_daemon.start().cache() as cache:
+
+        def trial() -> float:
+            assert written.put(cache, "a", "b")
+            idle_daemon.kill()
+            run_for_disk("mount", "-o", "remount,ro", str(disk))
+            idle_daemon.start()
+            written.check(cache, case)
+            assert not written.put(cache, "a")
+            written.check(cache, case)
+            assert_degraded(idle_daemon, "Read-only file system")
+            run_for_disk("mount", "-o", "remount,rw", str(disk))
+            began = time.monotonic()
+            wait_until(lambda: is_healthy(idle_daemon), PATIENCE_SECONDS, "storage to heal")
+            return time.monotonic() - began
+
+        assert_heals(case, idle_daemon, trial)
+        assert written.put(cache, "a")
         check_after_kill(case, idle_daemon, written)
 
 

@@ -8,10 +8,11 @@ offset it is damage: what lies before it is kept, and the file is set aside and 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from autoloadd_daemon.errors import DamageError, UnreadableError
+from autoloadd_daemon.errors import DamageError, StorageError, UnreadableError
 
 from .bulks import CommittedBulk, bulk_name, read_bulk
 from .files import COPY_SUFFIX
@@ -262,12 +263,21 @@ def _save_and_set_aside(files: Files, directory: str, shard: Recovered, reading:
 
     It begins a new epoch: generations that were lost will be used again.
     """
+    copies: list[SetAside] = []
     if reading.image_problem is not None:
         # A second name, since the new image takes the first one.
         path = f"{directory}/{IMAGE_NAME}"
-        shard.set_aside.append(set_aside_copy(files, path, reading.image_problem))
+        copies.append(set_aside_copy(files, path, reading.image_problem))
     shard.epoch = new_epoch()
-    shard.image, _ = build_image(files, directory, shard.snapshot())
+    try:
+        shard.image, _ = build_image(files, directory, shard.snapshot())
+    except StorageError:
+        # It is tried again later, and one second name is enough. What was no file stays aside.
+        with suppress(OSError):
+            for copy in copies:
+                files.remove(copy.file)
+        raise
+    shard.set_aside += copies
     shard.changes = {}
     shard.floor = 0
     for journal in shard.journals:

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 class SyncThread:
     """Runs jobs one after another, and hands each outcome to `deliver` (called in this thread)."""
 
-    def __init__(self, deliver: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(
+        self, deliver: Callable[[Callable[[], None]], None], *, name: str = "sync"
+    ) -> None:
         """Start the thread. `deliver(callback)` must bring the callback to the loop and run it."""
         self._deliver = deliver
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         # A disk that never answers must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, job: Callable[[], None], done: Callable[[StorageError | None], None]) -> None:

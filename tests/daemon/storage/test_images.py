@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoloadd_daemon.errors import DamageError, StorageError
+from autoloadd_daemon.errors import DamageError, DescriptorsError, StorageError
 from autoloadd_daemon.storage.images import (
     IMAGE_NAME,
     TEMPORARY_NAME,
@@ -21,8 +21,18 @@ from autoloadd_daemon.storage.images import (
 )
 from autoloadd_protocol.errors import ImageError
 from autoloadd_protocol.image import MAX_INDEX_BYTES
+from autoloadd_protocol.producer import Producer
 
-from ..harness import EPOCH, PRODUCER, Item, QuickFiles, RecordingFiles, item_of, records_of
+from ..harness import (
+    EPOCH,
+    PRODUCER,
+    Item,
+    QuickFiles,
+    RecordingFiles,
+    item_of,
+    no_descriptor_left,
+    records_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -236,3 +246,20 @@ def test_long_records_are_written_whole(cache_dir: Path) -> None:
     loaded = load_image(str(cache_dir / IMAGE_NAME))
     assert loaded is not None
     assert bytes(loaded.buffer) == bytes(image.buffer)
+
+
+def test_without_a_descriptor_nothing_is_begun(cache_dir: Path) -> None:
+    changes: dict[bytes, Record | None] = dict(records_of({b"a": A}))
+    with no_descriptor_left(), pytest.raises(DescriptorsError, match="Too many open files"):
+        build_image(QuickFiles(), str(cache_dir), snapshot(changes))
+    assert list(cache_dir.iterdir()) == []
+
+
+def test_a_header_that_cannot_be_read_back_is_refused(cache_dir: Path) -> None:
+    """What a bug, or memory that flips bits, may make of it: it must not be served."""
+    before = len(os.listdir("/proc/self/fd"))
+    odd = Snapshot(Producer("zsh", "5.9", 3), EPOCH, 17, 99, None, {})
+    with pytest.raises(StorageError, match="building an image failed: the header names no"):
+        build_image(QuickFiles(), str(cache_dir), odd)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not (cache_dir / TEMPORARY_NAME).exists()

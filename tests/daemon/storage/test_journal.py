@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autoloadd_daemon.errors import DescriptorsError, StorageError
-from autoloadd_daemon.storage.bulks import CommittedBulk
+from autoloadd_daemon.storage.bulks import CommittedBulk, bulk_name
 from autoloadd_daemon.storage.journal import (
     Journal,
     create_journal,
@@ -141,6 +141,57 @@ def test_refused_frames_are_cut_back(cache_dir: Path) -> None:
     assert journal.end == end
     assert (cache_dir / NAME).read_bytes() == HEADER.pack() + FRAME
     journal.close()
+
+
+def committed_bulk(directory: Path, files: RecordingFiles, number: int) -> CommittedBulk:
+    """Return a bulk of 100 bytes whose file is there."""
+    path = directory / bulk_name(number)
+    path.write_bytes(bytes(100))
+    return CommittedBulk(files, str(path), 100)
+
+
+@pytest.mark.parametrize("failing", ["reopen", "sync", "sync_directory"])
+def test_a_refused_frame_takes_its_bulk_with_it(failing: str, cache_dir: Path) -> None:
+    """Wherever the sync failed that it was refused for: before its bulk was synced, or behind."""
+    files = RecordingFiles()
+    journal = create(cache_dir, files)
+    journal.append([FRAME], [committed_bulk(cache_dir, files, 1)])
+    end = journal.end
+    journal.append([FRAME], [committed_bulk(cache_dir, files, 2)])
+    files.fail_next = failing
+    with pytest.raises(StorageError, match="sync failed"):
+        journal.sync()
+    journal.cut_back(end)
+    assert (journal.end, journal.bulk_bytes) == (end, 100)
+    journal.close()
+    journal.remove()
+    assert [path.name for path in cache_dir.iterdir()] == [bulk_name(2)], "its write removes it"
+
+
+def test_a_bulk_that_was_refused_is_not_synced(cache_dir: Path) -> None:
+    """The sync of an older journal may have failed, which says nothing of this one."""
+    files = RecordingFiles()
+    journal = create(cache_dir, files)
+    bulk = committed_bulk(cache_dir, files, 1)
+    journal.append([FRAME], [bulk])
+    journal.cut_back(HEADER_BYTES)
+    os.unlink(bulk.path)
+    journal.append([FRAME])
+    journal.sync()
+    assert journal.synced == journal.end == HEADER_BYTES + len(FRAME)
+    assert (cache_dir / NAME).read_bytes() == HEADER.pack() + FRAME
+    journal.close()
+
+
+def test_what_is_closed_is_cut_back_in_memory_alone(cache_dir: Path) -> None:
+    files = RecordingFiles()
+    journal = create(cache_dir, files)
+    journal.append([FRAME])
+    journal.close()
+    journal.cut_back(HEADER_BYTES)
+    assert journal.end == HEADER_BYTES
+    assert journal.failed is None
+    assert "truncate" not in dict(files.log)
 
 
 def unlink(path: Path) -> None:

@@ -219,6 +219,22 @@ def test_a_frame_that_was_written_twice_is_a_bad_end(directory: Path) -> None:
     assert life.torn_bytes == len(good)
 
 
+@pytest.mark.parametrize("is_believable", [False, True])
+def test_a_frame_behind_a_bad_one_says_only_of_what_lies_before_it_that_it_was_synced(
+    is_believable: bool, directory: Path
+) -> None:
+    """One that says more of itself was never written there: bytes of another file, long gone."""
+    good, bad = (b"".join(encode_clear(generation, 0)) for generation in (1, 2))
+    start = HEADER_BYTES + len(good) + len(bad)
+    witness = b"".join(encode_clear(3, start if is_believable else start + 1))
+    journal = JournalHeader(PRODUCER, EPOCH, 1, 0, 0, 5).pack() + good + bytes(len(bad)) + witness
+    life = recover(directory, {journal_name(1): journal})
+    assert life.shard.generation == 1
+    assert kept_names(life) == ([journal_name(1)] if is_believable else [])
+    assert life.torn_bytes == (0 if is_believable else len(bad) + len(witness))
+    assert_goes_on(life)
+
+
 def test_frames_that_the_next_header_does_not_count_were_refused(directory: Path) -> None:
     live(directory, ("put", {b"a": A})).crash()
     live(directory, ("put", {b"b": B})).crash()
