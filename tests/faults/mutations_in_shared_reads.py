@@ -21,8 +21,8 @@ SHARED_READS_MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "change noted only when the journal has it",
-        f"{_DAEMON}/writer.py",
-        "            group.announce()\n",
+        f"{_DAEMON}/shard.py",
+        "        if self.page is not None:\n            announce(self.page)\n",
         "",
         (SHARING,),
     ),
@@ -51,9 +51,23 @@ SHARED_READS_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "dropped shard's page goes on",
         f"{_DAEMON}/catalog.py",
-        "        self.on_forget(shard)\n",
-        "",
+        "        shard, shard_files = self._shards.pop(shard_id)\n        self.on_forget(shard)\n",
+        "        shard, shard_files = self._shards.pop(shard_id)\n",
         (SHARING, READS),
+    ),
+    Mutation(
+        "pages go on when everything is recovered again",
+        f"{_DAEMON}/catalog.py",
+        "            self.on_forget(shard)\n\n    def _read_all",
+        "            del shard\n\n    def _read_all",
+        (SHARING,),
+    ),
+    Mutation(
+        "page made during a sync does not tell of it",
+        f"{_DAEMON}/shard.py",
+        "            self._announce(page)\n",
+        "            pass\n",
+        (SHARING,),
     ),
     Mutation(
         "page not ended with the directory",
