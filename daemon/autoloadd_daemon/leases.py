@@ -3,7 +3,8 @@
 The first who misses an entry is given the lease on its name and makes it; the others wait, or take
 the old entry. It ends with a put of the name, when it is given back, with its owner's connection,
 or when its time is over. Then those who wait are looked at in the order in which they came: who
-finds its entry gets that; the first who does not gets the lease.
+finds its entry gets that; the first who does not gets the lease. Where storage refuses the put, all
+of them are told to go on by themselves.
 
 A table without clock, sockets or shards: times (CLOCK_MONOTONIC, ns) come in as arguments, and
 each request brings what finds its entry. It is empty, and costs nothing, while nobody asks.
@@ -84,14 +85,17 @@ class Leases:
         """Tell whether a connection has any lease."""
         return owner in self._by_owner
 
-    def ask(self, request: Request, now_ns: int) -> Parts | None:
-        """Return the answer, or None: it comes later, by `done`. Raises RequestError (`busy`)."""
+    def ask(self, request: Request, now_ns: int, *, is_worth_it: bool = True) -> Parts | None:
+        """Return the answer, or None: it comes later, by `done`. Raises RequestError (`busy`).
+
+        Unless it `is_worth_it`, since nothing can be stored now, nobody is asked to make anything.
+        """
         lease = self._by_shard.get(request.shard_id, {}).get(request.name)
         is_anothers = lease is not None and lease.owner is not request.owner
         found = request.find(is_anothers)
         if found is not None:
             return found
-        if self._is_closed:
+        if self._is_closed or not is_worth_it:
             return NOBODYS
         if lease is not None and not is_anothers:
             # Never behind itself: the put that would end the wait comes on the same connection.
@@ -132,6 +136,18 @@ class Leases:
             self._take_back(lease)
             self._pass_on(lease, now_ns, is_changed=True)
 
+    def note_refused(self, shard_id: str, names: Collection[bytes]) -> None:
+        """End the leases on names that storage refused: nobody waits for what cannot come.
+
+        One after another would be asked to make it, in vain, while the others wait.
+        """
+        leases = self._by_shard.get(shard_id, {})
+        for name in leases.keys() & names:
+            lease = leases[name]
+            self._take_back(lease)
+            self._dismiss(lease)
+            self._drop(lease)
+
     def expire(self, now_ns: int) -> bool:
         """End leases and waits whose time is over; tell whether there was any."""
         is_any = False
@@ -151,9 +167,8 @@ class Leases:
     def close(self) -> None:
         """Let nobody wait any more, and give no lease from now on: the daemon stops."""
         self._is_closed = True
-        for owner, (_, request) in list(self._waiting.items()):
-            self._stop_waiting(owner)
-            request.done(NOBODYS)
+        for lease in {lease for lease, _ in self._waiting.values()}:
+            self._dismiss(lease)
 
     def _begin(self, request: Request) -> _Lease:
         if self.held >= LEASES:
@@ -195,10 +210,19 @@ class Leases:
             self._stop_waiting(request.owner)
             request.done(self._give(lease, request, now_ns) if found is None else found)
         if lease.owner is None:
-            leases = self._by_shard[lease.shard_id]
-            del leases[lease.name]
-            if not leases:
-                del self._by_shard[lease.shard_id]
+            self._drop(lease)
+
+    def _dismiss(self, lease: _Lease) -> None:
+        """Tell those who wait to go on by themselves."""
+        for request in list(lease.waiting):
+            self._stop_waiting(request.owner)
+            request.done(NOBODYS)
+
+    def _drop(self, lease: _Lease) -> None:
+        leases = self._by_shard[lease.shard_id]
+        del leases[lease.name]
+        if not leases:
+            del self._by_shard[lease.shard_id]
 
     def _wait(self, lease: _Lease, request: Request) -> None:
         lease.waiting[request] = None

@@ -377,6 +377,8 @@ class Writer:
             self._catalog.forget_unwritten(group.shard)
 
     def _refuse(self, write: Write, error: StorageError) -> None:
+        if self.leases.held:
+            self.leases.note_refused(write.producer.shard_id(), write.stored_names)
         # What stays behind is named by no frame: recovery sweeps it up.
         with suppress(OSError):
             write.give_up()

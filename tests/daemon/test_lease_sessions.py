@@ -135,18 +135,40 @@ def test_what_stores_nothing_ends_nothing(engine: Engine) -> None:
     assert stored(other.answers()[0]) == b"new"
 
 
-def test_a_put_that_is_refused_ends_nothing(cache_dir: Path) -> None:
+@pytest.mark.parametrize("operation", ["append", "sync", "rename"])
+def test_what_storage_refuses_is_not_waited_for(cache_dir: Path, operation: str) -> None:
+    """Else each would make it in turn, in vain, while the others wait."""
     files = RecordingFiles()
     with Engine(cache_dir, files) as engine:
-        holder, other = held_and_waited_for(engine)
-        holder.call("put", "b", b"")
-        files.fail_next = "append"
-        answer = holder.call("put", "a", b"new")
+        holder, *others = [Talk(engine) for _ in range(4)]
+        holder.call("put", "b", b"there")
+        token = holder.call("bulk_begin", "merge").result
+        holder.call("bulk_add", token, {"a": [b"new"], "d": [b""]})
+        assert [holder.call("lease", name).result for name in ("a", "c")] == ["fill", "fill"]
+        for talk in others:
+            begin_to_wait(talk)
+        files.fail_next = operation
+        if operation == "rename":
+            answer = holder.call("bulk_commit", token)
+        else:
+            answer = holder.call("put", "a", b"new", None, None, "fsync")
         assert answer.error is not None
         assert answer.error[0] == NOT_DURABLE
-        assert counts(engine) == (1, 1)
-        holder.session.abandon()
-        assert other.answers()[0].result == "fill"
+        assert [talk.answers()[0].result for talk in others] == [None] * 3
+        assert counts(engine) == (1, 0), "that on the other name is as it was"
+        assert others[0].call("lease", "a", *WAIT).result is None, "storage refuses writes"
+        assert others[0].call("lease", "b", *WAIT).result[1] == b"there"
+        assert engine.metrics.health.heal()
+        assert others[0].call("lease", "a", *WAIT).result == "fill"
+
+
+def test_a_put_that_is_refused_for_its_form_ends_nothing(engine: Engine) -> None:
+    holder, other = held_and_waited_for(engine)
+    for params in (("a",), ("a", "text"), ("a", b"", "now"), ("a", bytes((4 << 20) + 1))):
+        assert holder.call("put", *params).error is not None
+    assert counts(engine) == (1, 1)
+    holder.session.abandon()
+    assert other.answers()[0].result == "fill"
 
 
 def test_a_put_of_another_producer_ends_nothing(engine: Engine) -> None:

@@ -315,6 +315,20 @@ def test_a_daemon_that_stops_lets_nobody_wait(desk: Desk) -> None:
     desk.assert_empty()
 
 
+def test_what_cannot_be_stored_is_nobodys_to_make(desk: Desk) -> None:
+    owners = waiting(desk, 2)
+    assert desk.ask("holder", "b") == FILL
+    assert desk.ask("other", "b", wait=WAIT_NS) is None
+    desk.leases.note_refused("bash-5.2-8", [b"a"])
+    desk.leases.note_refused(SHARD, [b"c"])
+    assert desk.told == {}
+    desk.leases.note_refused(SHARD, [b"a", b"c"])
+    assert desk.told == {owner: [NIL] for owner in owners}
+    assert desk.counts == (1, 1)
+    desk.leases.note_refused(SHARD, [b"b"])
+    desk.assert_empty()
+
+
 def test_a_thousand_give_up_one_after_another_in_short_time(desk: Desk) -> None:
     """Each looks at the next one only: nothing has changed for those behind."""
     owners = waiting(desk, 1_000)

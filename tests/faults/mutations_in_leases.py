@@ -115,6 +115,20 @@ LEASE_MUTATIONS: tuple[Mutation, ...] = (
         "",
         (LEASES,),
     ),
+    Mutation(
+        "leases: what storage refused is waited for",
+        f"{_DAEMON}/writer.py",
+        "            self.leases.note_refused(write.producer.shard_id(), write.stored_names)\n",
+        "            pass\n",
+        (SESSIONS,),
+    ),
+    Mutation(
+        "leases: asked to make what cannot be stored",
+        f"{_DAEMON}/methods/leases.py",
+        "    takes_writes = not context.metrics.health.is_degraded\n",
+        "    takes_writes = True\n",
+        (SESSIONS,),
+    ),
     # Order and bounds
     Mutation(
         "leases: requests behind a wait pass it",

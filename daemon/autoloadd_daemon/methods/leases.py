@@ -54,7 +54,8 @@ def lease(
         partial(_find, context, shard_id, name_bytes, mtime_ns, encoded, takes_old=takes_old),
         done,
     )
-    return context.writer.leases.ask(request, now)
+    takes_writes = not context.metrics.health.is_degraded
+    return context.writer.leases.ask(request, now, is_worth_it=takes_writes)
 
 
 def _find(
