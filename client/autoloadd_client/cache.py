@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .bulk import Chunk
     from .calls import Flushed
     from .connection import Connection
+    from .leasing import Lease
 
     Blob: TypeAlias = bytes | bytearray | memoryview
     Entries: TypeAlias = Mapping[str, Blob | Entry] | Iterable[tuple[str, Blob | Entry]]
@@ -105,6 +106,27 @@ class Cache(Control):
             return Entry(answer[span[0] : span[1]], *parse_get_times(answer, span[1]))
         except FrameError as exc:
             self._distrust(exc)
+
+    def lease(
+        self,
+        name: str,
+        *,
+        fingerprint: bytes | None = None,
+        wait: float = 0.0,
+        hold: float = 30.0,
+        stale_ok: bool = False,
+    ) -> Entry | Lease | None:
+        """After a miss: return a Lease, for the one who makes the entry, or what the others get.
+
+        Those get an Entry: when it is stored or, with `stale_ok`, at once the old one, if there is
+        one. None: not within `wait` (at most 10 s), or the daemon has no leases: make it without
+        one. A Lease lasts `hold` (at most 120 s). The timeout is added to `wait`.
+        """
+        from .leasing import LeaseCall  # noqa: PLC0415
+
+        self._connection()  # refuses before anything is asked
+        call = LeaseCall(self._connections.new(), name, fingerprint, self._binary_mtime_ns)
+        return call.ask(wait=wait, hold=hold, stale_ok=stale_ok, timeout=self._timeout)
 
     def get_many(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return the blobs of those names that are present and fresh."""

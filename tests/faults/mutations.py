@@ -7,6 +7,7 @@ notices survives, and is a gap in the tests.
 from __future__ import annotations
 
 from .mutation import Change, Mutation
+from .mutations_in_leases import LEASE_MUTATIONS
 from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
@@ -45,6 +46,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if size > _ANSWER_BYTES:",
         ("tests/daemon/test_plain_gets.py",),
     ),
+    *LEASE_MUTATIONS,
     # One daemon, one user
     Mutation(
         "directory not locked",
