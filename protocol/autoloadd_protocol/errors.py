@@ -4,6 +4,7 @@ ProtocolError
 ├── FrameError               the byte stream cannot be followed any further: close the connection
 ├── RequestError             one request is refused; the connection stays usable
 ├── ImageError               these bytes are no usable image: serve nothing from them
+├── PortableError            these bytes are no whole portable file: take nothing from them
 └── RendezvousError          no usable path for a socket: tell the user which and why
 """
 
@@ -51,6 +52,15 @@ class RequestError(ProtocolError):
 
 class ImageError(ProtocolError):
     """A buffer is not an image of this format, or its checksums do not match."""
+
+
+class PortableError(ProtocolError):
+    """A portable file is cut off, damaged, or of another version, as seen at byte `position`."""
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(f"at byte {position:,}: {reason}")
+        self.position = position
+        self.reason = reason
 
 
 class RendezvousError(ProtocolError):
