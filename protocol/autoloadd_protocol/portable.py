@@ -1,7 +1,7 @@
 """The portable form of a shard: one MessagePack stream, the version in front. docs/portable.md.
 
     ["autoloadd", 1]                                   which form, which version
-    [crc32, bin]   a map: producer, built_at_ns, ...   the header
+    [crc32, bin]   a map: producer, built_at_ns        the header
     [crc32, bin]   [name, blob, fingerprint, binary_mtime_ns, cached_at_ns]   for each entry
     [crc32, bin]   [entries, crc32 of every byte before this value]           the end
 
@@ -50,11 +50,10 @@ class PortableEntry(NamedTuple):
 
 
 class PortableHeader(NamedTuple):
-    """Whose entries a stream holds. `generation` is that of the shard when it was written out."""
+    """Whose entries a stream holds, and when their shard was built."""
 
     producer: Producer
     built_at_ns: int
-    generation: int
 
 
 class Portable(NamedTuple):
@@ -74,7 +73,8 @@ def encode_portable(
     entries: Iterable[tuple[str, EntryValues]],
 ) -> Iterator[bytes]:
     """Yield a stream in parts. `entries` come sorted by their names' bytes."""
-    first = MAGIC + encode_uint(VERSION) + _seal(pack(_header_map(header)))
+    described = {"producer": header.producer.as_map(), "built_at_ns": header.built_at_ns}
+    first = MAGIC + encode_uint(VERSION) + _seal(pack(described))
     yield first
     checksum, count = crc32(first), 0
     for name, entry in entries:
@@ -82,14 +82,6 @@ def encode_portable(
         yield part
         checksum, count = crc32(part, checksum), count + 1
     yield _seal(pack([count, checksum]))
-
-
-def _header_map(header: PortableHeader) -> dict[str, object]:
-    return {
-        "producer": header.producer.as_map(),
-        "built_at_ns": header.built_at_ns,
-        "generation": header.generation,
-    }
 
 
 def _seal(body: bytes) -> bytes:
@@ -187,10 +179,9 @@ def _read_header(value: object, at: int) -> PortableHeader:
         built_at_ns = read_time(value.get("built_at_ns"))
     except RequestError as exc:
         raise PortableError(at, f"the header: {exc}") from exc
-    generation = value.get("generation")
-    if built_at_ns is None or type(generation) is not int or generation < 0:
-        raise PortableError(at, "the header has no built_at_ns or generation")
-    return PortableHeader(producer, built_at_ns, generation)
+    if built_at_ns is None:
+        raise PortableError(at, "the header has no built_at_ns")
+    return PortableHeader(producer, built_at_ns)
 
 
 def _read_entry(value: tuple[Any, ...], at: int) -> tuple[bytes, EntryValues]:

@@ -39,7 +39,6 @@ class _Export:
 
     producer: Producer
     built_at_ns: int
-    generation: int
     entries: int = 0
     left_out: list[str] = field(default_factory=list)
 
@@ -84,7 +83,7 @@ def _begin(cache: Cache, producer: Producer) -> _Export:
     identity = producer.as_map()
     for shard in cache.shards():
         if shard["producer"] == identity:
-            return _Export(producer, shard["built_at_ns"], shard["generation"])
+            return _Export(producer, shard["built_at_ns"])
     raise FailedError(
         MISS,
         f"there are no entries of {producer}, and {_NOTHING}; "
@@ -105,7 +104,7 @@ def _read_entries(cache: Cache) -> Iterator[tuple[str, Entry]]:
 
 
 def _encode_portable(_context: Context, cache: Cache, export: _Export) -> Iterator[bytes]:
-    header = PortableHeader(export.producer, export.built_at_ns, export.generation)
+    header = PortableHeader(export.producer, export.built_at_ns)
     return encode_portable(header, _count_values(_read_entries(cache), export))
 
 

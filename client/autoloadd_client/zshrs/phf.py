@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from .seahash import SeededName
 
 HASHES_FOR_EACH = 64
-SPARE_HASHES = 2**21
+SPARE_HASHES = 2**20
 """A name takes three hashes on average. Names that were made on purpose can take any number: the
-search ends after so many for each name, and the spare ones, which take some seconds."""
+search ends after so many for each name, and the spare ones, which take a second or two."""
 
 
 class Placement(NamedTuple):
