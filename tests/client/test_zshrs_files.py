@@ -164,9 +164,8 @@ def words_of_utf8_both_ways(shuffled: list[int], word: bytes = b"") -> Iterator[
     if len(word) < 8:
         for byte in shuffled:
             yield from words_of_utf8_both_ways(shuffled, word + bytes([byte]))
-    elif word.decode(errors="ignore").encode() == word:
-        if other.decode(errors="ignore").encode() == other:
-            yield word
+    elif all(each.decode(errors="ignore").encode() == each for each in (word, other)):
+        yield word
 
 
 def make_unseparable_pairs() -> Iterator[tuple[bytes, bytes]]:
@@ -211,7 +210,7 @@ def test_a_search_that_would_not_end_is_given_up() -> None:
         name = b"%x" % random_names.getrandbits(64)
         if naive_hash(name) % 18 == 0:
             crowd[name] = entry()
-    with pytest.raises(UnseparableError, match="^no seed was found") as caught:
+    with pytest.raises(UnseparableError, match="no seed was found") as caught:
         encode(crowd)
     assert set(caught.value.names) == set(crowd)
 

@@ -124,27 +124,33 @@ def test_a_stream_that_another_program_wrote_is_read() -> None:
     assert entries_of(found) == {"a": (b"1", None, 3, 4)}
 
 
+def read_or_refuse(data: bytes) -> Portable | None:
+    """Return what is read; None where it is refused as it should be."""
+    try:
+        return read_portable(data)
+    except PortableError as exc:
+        refused = exc
+    assert 0 <= refused.position <= len(data), refused
+    assert str(refused) == f"at byte {refused.position:,}: {refused.reason}"
+    return None
+
+
 def test_12_000_damaged_files_give_all_that_was_written_or_nothing() -> None:
     random = Random(20_261_123)
     refused = 0
     for _ in range(12_000):
         data = damage(DATA, random)
-        try:
-            found = read_portable(data)
-        except PortableError as exc:
+        found = read_or_refuse(data)
+        if found is None:
             refused += 1
-            assert 0 <= exc.position <= len(data), exc
-            assert str(exc) == f"at byte {exc.position:,}: {exc.reason}"
         else:
-            assert (found.header, entries_of(found)) == (HEADER, ENTRIES)
             assert data == DATA
+            assert (found.header, entries_of(found)) == (HEADER, ENTRIES)
     assert refused > 11_000
 
 
 def test_every_file_that_is_cut_off_is_refused() -> None:
-    for size in range(len(DATA)):
-        with pytest.raises(PortableError):
-            read_portable(DATA[:size])
+    assert not any(read_or_refuse(DATA[:size]) for size in range(len(DATA)))
 
 
 def test_every_flipped_bit_is_refused() -> None:
@@ -152,8 +158,7 @@ def test_every_flipped_bit_is_refused() -> None:
         for bit in range(8):
             data = bytearray(DATA)
             data[at] ^= 1 << bit
-            with pytest.raises(PortableError):
-                read_portable(bytes(data))
+            assert read_or_refuse(bytes(data)) is None
 
 
 ENTRY: list[object] = ["a", b"", None, 0, 0]
