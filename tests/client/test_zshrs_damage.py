@@ -90,7 +90,7 @@ def test_every_file_that_is_cut_off_is_refused() -> None:
 def test_every_flipped_bit_of_what_leads_to_other_bytes_is_refused() -> None:
     leads = {
         *range(ROOT + 16, ROOT + 28),  # mark, format, pointer width
-        *range(ROOT + 32, ROOT + 44),  # count, both tables
+        *range(ROOT + 36, ROOT + 44),  # both tables
         *range(FUNCTION + 4, FUNCTION + 8),  # names that lie elsewhere
         *range(LONG + 4, LONG + 8),
         *range(ENTRY + 24, ENTRY + 28),  # blobs; behind the last one there is room
@@ -105,7 +105,7 @@ def test_every_flipped_bit_of_what_leads_to_other_bytes_is_refused() -> None:
             if found is not None:
                 check_against_naive(found, bytes(data))
                 accepted.add(at)
-    assert not accepted & leads
+    assert accepted & leads == set()
     # What no reader can check: the bytes of a blob, its length where less leaves a gap, times.
     assert {*range(26, 38), FUNCTION + 28, LONG + 8, LONG + 16, ROOT + 8} <= accepted
 
