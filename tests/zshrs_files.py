@@ -11,7 +11,11 @@ import struct
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DATA = Path(__file__).parent / "data" / "zshrs"
 FIXTURES: dict[str, dict[str, Any]] = json.loads((DATA / "fixtures.json").read_text())
@@ -37,8 +41,8 @@ class NaiveFile:
         if value == 0xFFFFFFFF:
             return None
         slot = naive_hash(name, value) % len(self.slots) if value >= 0x80000000 else value
-        found, *rest = self.slots[slot]
-        return (rest[0], rest[1], rest[2]) if found == name else None
+        found, mtime, cached_at, blob = self.slots[slot]
+        return (mtime, cached_at, blob) if found == name else None
 
 
 @cache
@@ -95,3 +99,50 @@ def _text(data: bytes, at: int) -> bytes:
         return data[at : at + data[at + 7]]
     start = at + _number(data, "<i", at + 4)
     return data[start : start + _number(data, "<I", at)]
+
+
+# What the lanes 1 and 2 start from, XORed: exchanging two words, each XORed with it, exchanges what
+# the lanes hold, and their XOR stays.
+_EXCHANGE = (0x587775EEB84A7E46 ^ 0xAC701115428EE569).to_bytes(8, "little")
+
+
+def exchanged(word: bytes) -> bytes:
+    return bytes(mine ^ other for mine, other in zip(word, _EXCHANGE, strict=True))
+
+
+def is_begun_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError as exc:
+        return exc.reason == "unexpected end of data"
+    return True
+
+
+def words_of_utf8_both_ways(shuffled: list[int], word: bytes = b"") -> Iterator[bytes]:
+    """Yield words of 8 bytes that are UTF-8, and exchanged are too."""
+    other = bytes(mine ^ theirs for mine, theirs in zip(word, _EXCHANGE, strict=False))
+    if not (is_begun_utf8(word) and is_begun_utf8(other)):
+        return
+    if len(word) < 8:
+        for byte in shuffled:
+            yield from words_of_utf8_both_ways(shuffled, word + bytes([byte]))
+    elif all(each.decode(errors="ignore").encode() == each for each in (word, other)):
+        yield word
+
+
+def make_unseparable_pairs() -> Iterator[tuple[bytes, bytes]]:
+    """Yield pairs of names, valid UTF-8, whose hashes are equal for every seed."""
+    shuffled = Random(7).sample(range(1, 256), 255)
+    words = words_of_utf8_both_ways(shuffled)
+    while True:
+        first, second = next(words), next(words)
+        yield b"_fn_" + first + second, b"_fn_" + exchanged(second) + exchanged(first)
+
+
+def unseparable_pair(*, same_bucket: bool, count: int = 2) -> tuple[bytes, bytes]:
+    """Return such a pair, in one bucket of a file of `count` entries, or in two."""
+    return next(
+        (one, other)
+        for one, other in make_unseparable_pairs()
+        if (naive_hash(one) % count == naive_hash(other) % count) == same_bucket
+    )

@@ -17,10 +17,10 @@ from autoloadd_client.zshrs.reading import MAX_SECONDS, read_shard_file
 from autoloadd_client.zshrs.seahash import bucket_hash, seeded_hash, seeded_name
 from autoloadd_client.zshrs.writing import EntryToWrite, encode_shard_file
 
-from ..zshrs_files import DATA, FIXTURES, naive_hash, read_naively
+from ..zshrs_files import DATA, FIXTURES, naive_hash, read_naively, unseparable_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from autoloadd_client.zshrs.layout import Layout
     from autoloadd_client.zshrs.reading import ShardFile
@@ -137,52 +137,6 @@ def test_a_thousand_names_find_their_slots() -> None:
 def test_the_hash_is_the_one_that_is_written_down(name: bytes, seed: int) -> None:
     assert bucket_hash(name) == naive_hash(name)
     assert seeded_hash(seed, seeded_name(name)) == naive_hash(name, seed)
-
-
-# What the lanes 1 and 2 start from, XORed: exchanging two words, each XORed with it, exchanges what
-# the lanes hold, and their XOR stays.
-_EXCHANGE = (0x587775EEB84A7E46 ^ 0xAC701115428EE569).to_bytes(8, "little")
-
-
-def exchanged(word: bytes) -> bytes:
-    return bytes(mine ^ other for mine, other in zip(word, _EXCHANGE, strict=True))
-
-
-def is_begun_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError as exc:
-        return exc.reason == "unexpected end of data"
-    return True
-
-
-def words_of_utf8_both_ways(shuffled: list[int], word: bytes = b"") -> Iterator[bytes]:
-    """Yield words of 8 bytes that are UTF-8, and exchanged are too."""
-    other = bytes(mine ^ theirs for mine, theirs in zip(word, _EXCHANGE, strict=False))
-    if not (is_begun_utf8(word) and is_begun_utf8(other)):
-        return
-    if len(word) < 8:
-        for byte in shuffled:
-            yield from words_of_utf8_both_ways(shuffled, word + bytes([byte]))
-    elif all(each.decode(errors="ignore").encode() == each for each in (word, other)):
-        yield word
-
-
-def make_unseparable_pairs() -> Iterator[tuple[bytes, bytes]]:
-    """Yield pairs of names, valid UTF-8, whose hashes are equal for every seed."""
-    shuffled = random.Random(7).sample(range(1, 256), 255)
-    words = words_of_utf8_both_ways(shuffled)
-    while True:
-        first, second = next(words), next(words)
-        yield b"_fn_" + first + second, b"_fn_" + exchanged(second) + exchanged(first)
-
-
-def unseparable_pair(*, same_bucket: bool, count: int = 2) -> tuple[bytes, bytes]:
-    return next(
-        (one, other)
-        for one, other in make_unseparable_pairs()
-        if (naive_hash(one) % count == naive_hash(other) % count) == same_bucket
-    )
 
 
 def test_names_that_no_seed_separates_are_refused_before_a_search() -> None:

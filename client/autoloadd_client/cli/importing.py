@@ -203,7 +203,7 @@ def _report(
     context.report(done, _summarise(done, changes=plan.changes))
     if not context.wants_json:
         for left in incoming.left_out:
-            context.say(f"left out {make_printable(left.name)!r}: {left.reason}")
+            context.say(f"left out '{make_printable(left.name)}': {left.reason}")
 
 
 def _summarise(done: dict[str, Any], *, changes: bool) -> str:

@@ -53,7 +53,7 @@ def encode_shard_file(
     """
     version = header.zshrs_version.encode()
     names = list(entries)
-    _check_size(version, entries)
+    _check_expressible(header, version, entries)
     placement = place(names)
     start = len(_text(version))
     displacements_at = start + padding(start, DISPLACEMENT_BYTES)
@@ -76,7 +76,11 @@ def encode_shard_file(
     return _parts(first, placed, bytes(entries_at - position), layout, entries_at, root)
 
 
-def _check_size(version: bytes, entries: Mapping[bytes, EntryToWrite]) -> None:
+def _check_expressible(
+    header: Header, version: bytes, entries: Mapping[bytes, EntryToWrite]
+) -> None:
+    if header.built_at_secs < 0:
+        raise InexpressibleError("zshrs's file cannot say that it was built before 1970")
     size = len(version) + sum(len(name) + len(entry.blob) for name, entry in entries.items())
     size += len(entries) * (DISPLACEMENT_BYTES + ENTRY_BYTES) + ROOT_BYTES
     if size > MAX_BYTES:
