@@ -305,6 +305,7 @@ def test_what_cannot_be_replaced_is_left_alone(ctl: Ctl, daemon: Daemon, tmp_pat
     for path, said in {
         "directory": "is there and is no regular file; - writes to stdout",
         "/dev/null": "is there and is no regular file; - writes to stdout",
+        "/dev/stdout": "is there and is no regular file; - writes to stdout",
         "none/out": "No such file or directory; nothing was written",
         "file/out": "Not a directory; nothing was written",
     }.items():

@@ -32,7 +32,7 @@ def write_beside(path: str, parts: Iterable[bytes]) -> int:
     target = os.path.realpath(path)
     temporary = f"{target}.tmp-{os.urandom(6).hex()}"
     try:
-        _check_replaceable(path, target)
+        _check_replaceable(path)
         written = _write_synced(temporary, parts)
         os.rename(temporary, target)
         _sync_directory(os.path.dirname(target))
@@ -64,10 +64,10 @@ def _end_cleanly(_number: int, _frame: object) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _check_replaceable(path: str, target: str) -> None:
+def _check_replaceable(path: str) -> None:
     """Refuse what is no regular file: a rename would put one in the place of a device."""
     with suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.stat(target).st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise UsageError(f"{path} is there and is no regular file; - writes to stdout")
 
 
