@@ -142,14 +142,14 @@ class _Reader:
             checksum, position = decode_int(data, at + 1)
             start, size = bin_span(data, position)
         except IndexError as exc:
-            raise PortableError(len(data), "the file ends before its end: it was cut off") from exc
+            raise PortableError(len(data), "the file was cut off here") from exc
         except ValueError as exc:
             raise PortableError(at + 1, "no checksum stands here") from exc
         if size < 0:
             raise PortableError(position, "no bytes begin here")
         end = start + size
         if end > len(data):
-            raise PortableError(len(data), "the file ends before its end: it was cut off")
+            raise PortableError(len(data), "the file was cut off here")
         if crc32(memoryview(data)[start:end]) != checksum:
             raise PortableError(start, "the checksum does not match")
         self._position = end

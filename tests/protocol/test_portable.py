@@ -117,6 +117,20 @@ def test_any_messagepack_library_reads_it() -> None:
     assert msgpack.unpackb(end[1]) == [3, crc32(before_the_end)]
 
 
+def test_the_bytes_of_version_1_never_change() -> None:
+    header = PortableHeader(Producer("zshrs", "0.1.0", 8), 1_795_384_784_000_000_000)
+    assert encode({"a": (b"\x00", None, 1, -1)}, header).hex(" ") == (
+        "92 a9 61 75 74 6f 6c 6f 61 64 64 01 "  # ["autoloadd", 1]
+        "92 ce 07 78 7c 6d c4 48 "
+        "82 a8 70 72 6f 64 75 63 65 72 "  # {"producer":
+        "83 a4 6e 61 6d 65 a5 7a 73 68 72 73 a7 76 65 72 73 69 6f 6e a5 30 2e 31 2e 30 "
+        "ad 70 6f 69 6e 74 65 72 5f 77 69 64 74 68 08 "
+        "ab 62 75 69 6c 74 5f 61 74 5f 6e 73 cf 18 ea 7c f2 dd 76 20 00 "  # "built_at_ns":
+        "92 ce 3f 82 8e 02 c4 09 95 a1 61 c4 01 00 c0 01 ff "  # ["a", b"\0", nil, 1, -1]
+        "92 ce d5 ab 5c bb c4 07 92 01 ce 08 46 30 fd"  # [1, CRC-32 of all before]
+    )
+
+
 def test_a_stream_that_another_program_wrote_is_read() -> None:
     # Its forms need not be the shortest, and its header may say more.
     found = read_portable(with_end({**HEAD, "comment": "by hand"}, ["a", b"1", None, 3, 4]))
@@ -171,11 +185,11 @@ REFUSED = {
     "no version": (MAGIC, 11, "there is no version"),
     "a version that is none": (MAGIC + b"\xc0", 11, "there is no version"),
     "a later version": (MAGIC + b"\x02", 11, "version 2; this autoloadd reads only 1"),
-    "no header": (MAGIC + b"\x01", 12, "it was cut off"),
+    "no header": (MAGIC + b"\x01", 12, "the file was cut off here"),
     "no pair": (MAGIC + b"\x01\xc0", 12, "no [checksum, bytes] begins here"),
     "no checksum": (MAGIC + b"\x01\x92\xc0", 13, "no checksum stands here"),
     "no bytes": (MAGIC + b"\x01\x92\x00\xc0", 14, "no bytes begin here"),
-    "cut within": (MAGIC + b"\x01\x92\x00\xc4\x05abc", 19, "it was cut off"),
+    "cut within": (MAGIC + b"\x01\x92\x00\xc4\x05abc", 19, "the file was cut off here"),
     "another checksum": (MAGIC + b"\x01\x92\x00\xc4\x01a", 16, "the checksum does not match"),
     "no MessagePack": (
         MAGIC + b"\x01" + pack([crc32(b"\xc1"), b"\xc1"]), 20, "no MessagePack value",
