@@ -150,7 +150,7 @@ REFUSED = {
     "a blob within the text": (
         put(THREE, FUNCTION + 24, "<i", 12 - FUNCTION - 24), FUNCTION + 24, "must lie between",
     ),
-    "a blob into the entries": (put(THREE, LONG + 28, "<I", 512), LONG + 24, "must lie between"),
+    "a blob into the entries": (put(THREE, LONG + 28, "<I", 300), LONG + 24, "must lie between"),
     "an empty blob outside": (
         put(THREE, ENTRY + 24, "<i", 8 - ENTRY - 24), ENTRY + 24, "it points to bytes 8 to 8",
     ),

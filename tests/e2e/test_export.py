@@ -319,11 +319,11 @@ def test_what_cannot_be_replaced_is_left_alone(ctl: Ctl, daemon: Daemon, tmp_pat
 def test_a_file_that_does_not_fit_leaves_nothing(
     daemon: Daemon, run_directory: Path, tmp_path: Path
 ) -> None:
-    fill(daemon, {"name": Entry(bytes(100_000), None, 1, 1)})
+    fill(daemon, {"name": Entry(bytes(4 << 20), None, 1, 1)})
     (tmp_path / "out").write_bytes(b"as it was")
     # A bound on the size of files acts as a full disk does: a write that takes only a part.
     done = subprocess.run(
-        ["sh", "-c", 'ulimit -f 16; exec "$@"', "sh", sys.executable, "-m",
+        ["sh", "-c", 'ulimit -f 4096; exec "$@"', "sh", sys.executable, "-m",
          "autoloadd_client.cli", "export", tmp_path / "out"],
         capture_output=True, check=False, env=ctl_environment(run_directory, {}),
     )  # fmt: skip

@@ -7,6 +7,7 @@ notices survives, and is a gap in the tests.
 from __future__ import annotations
 
 from .mutation import Change, Mutation
+from .mutations_in_files import FILE_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
 WRITER = "tests/daemon/test_writer.py"
@@ -27,6 +28,7 @@ _CLIENT = "client/autoloadd_client"
 _PROTOCOL = "protocol/autoloadd_protocol"
 
 MUTATIONS: tuple[Mutation, ...] = (
+    *FILE_MUTATIONS,
     *STORAGE_MUTATIONS,
     # One daemon, one user
     Mutation(

@@ -94,7 +94,8 @@ class _Search:
     def find_seed(self, members: Sequence[SeededName]) -> tuple[int, list[int]] | None:
         """Return the first seed that puts all members into free slots, with these slots."""
         slots, count = self._slots, len(self._slots)
-        for seed in range(FIRST_SEED, EMPTY_BUCKET):
+        seed = FIRST_SEED
+        while self._hashes_left >= 0:
             taken: list[int] = []
             for member in members:
                 slot = seeded_hash(seed, member) % count
@@ -104,6 +105,5 @@ class _Search:
             self._hashes_left -= len(taken) + 1
             if len(taken) == len(members):
                 return seed, taken
-            if self._hashes_left < 0:
-                break
+            seed += 1
         return None
