@@ -134,6 +134,15 @@ class Cache(Control):
 
         return get_many(self._many_calls(), check_list(names), self._binary_mtime_ns)
 
+    def get_entries(self, names: Iterable[str]) -> Iterator[tuple[str, Entry]]:
+        """Yield (name, Entry) of those names that are present and fresh, in their order.
+
+        The names are taken from the iterable page by page, as the entries are taken from here.
+        """
+        from .listing import get_entries  # noqa: PLC0415
+
+        return get_entries(self._call, check_list(names), self._binary_mtime_ns)
+
     def put(
         self,
         name: str,
@@ -185,23 +194,28 @@ class Cache(Control):
         self,
         entries: Entries,
         *,
+        built_at_ns: int | None = None,
         sync: str = "write",
         on_progress: Callable[[int], None] | None = None,
     ) -> int:
         """Store any number of entries beside those there are; return the generation.
 
         They are taken from the iterable as they are sent, and all become visible at the end, or
-        none do. `on_progress` is called with the number sent so far. Raises ConnectionLostError
-        when the daemon goes away half-way: send all of it again.
+        none do. `on_progress` is called with the number sent so far. `built_at_ns` is stored in
+        the shard's header where they are its only entries. Raises ConnectionLostError when the
+        daemon goes away half-way: send all of it again.
         """
         from .bulk import chunks_of  # noqa: PLC0415
 
         self._connection()  # refuses before anything is taken from the iterable
         chunks = chunks_of(_pairs(entries))
         first, second = next(chunks), next(chunks, None)
-        if second is not None:
-            rest = chain((first, second), chunks)
-            return self._stream("merge", rest, sync, on_progress=on_progress)
+        if second is not None or built_at_ns is not None:
+            rest = chain([first] if second is None else [first, second], chunks)
+            built_at_ns = check_time(built_at_ns)
+            return self._stream(
+                "merge", rest, sync, built_at_ns=built_at_ns, on_progress=on_progress
+            )
         generation = self._put_chunk(first, sync)
         if on_progress is not None:
             on_progress(len(first))

@@ -180,10 +180,14 @@ class CommitBulk(Write):
         return records.encode_bulk(generation, synced, self._described)
 
     def apply(self, shard: Shard, generation: int) -> object:
-        """Store what was staged, a replace in place of everything; the result: the generation."""
+        """Store what was staged, a replace in place of everything; the result: the generation.
+
+        A shard that has no entries besides takes the time that the bulk was built at.
+        """
         if self.staged.mode == "replace":
             shard.clear(generation)
-            shard.built_at_ns = self.staged.built_at_ns or shard.built_at_ns
+        if self.staged.built_at_ns is not None and not shard.entries:
+            shard.built_at_ns = self.staged.built_at_ns
         shard.put(self.staged.records.items(), generation)
         return generation
 

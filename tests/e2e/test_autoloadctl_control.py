@@ -39,6 +39,10 @@ COMMANDS = (
     ["drop", "id"],
     ["flush"],
     ["warm", "zsh"],
+    ["import", "zshrs", "file"],
+    ["import", "file"],
+    ["export", "zshrs", "file"],
+    ["export", "file"],
     ["shutdown"],
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .mutation import Change, Mutation
 from .mutations_in_leases import LEASE_MUTATIONS
 from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
+from .mutations_in_files import FILE_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
 WRITER = "tests/daemon/test_writer.py"
@@ -29,6 +30,7 @@ _CLIENT = "client/autoloadd_client"
 _PROTOCOL = "protocol/autoloadd_protocol"
 
 MUTATIONS: tuple[Mutation, ...] = (
+    *FILE_MUTATIONS,
     *STORAGE_MUTATIONS,
     *SHARED_READS_MUTATIONS,
     # Plain gets
