@@ -7,9 +7,9 @@ notices survives, and is a gap in the tests.
 from __future__ import annotations
 
 from .mutation import Change, Mutation
+from .mutations_in_files import FILE_MUTATIONS
 from .mutations_in_leases import LEASE_MUTATIONS
 from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
-from .mutations_in_files import FILE_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
 WRITER = "tests/daemon/test_writer.py"
