@@ -71,6 +71,17 @@ class _Group:
     files: ShardFiles
     writes: list[tuple[Write, int]] = field(default_factory=list)
     end_before: int = 0
+    wants_sync: bool = False
+    changes: bool = False
+
+    def add(self, write: Write) -> None:
+        """Take a write in; it gets its generation."""
+        if write.changes:
+            self.changes = True
+            self.shard.generation += 1
+        if write.sync == "fsync":
+            self.wants_sync = True
+        self.writes.append((write, self.shard.generation))
 
     @property
     def appended_bytes(self) -> int:
@@ -81,10 +92,6 @@ class _Group:
     def announce(self, page: Page) -> None:
         for write, generation in self.writes:
             write.announce(page, generation)
-
-    @property
-    def wants_sync(self) -> bool:
-        return any(write.sync == "fsync" for write, _ in self.writes)
 
 
 class Writer:
@@ -225,31 +232,35 @@ class Writer:
         return batch
 
     def _begin(self, batch: list[Write]) -> None:
-        groups: dict[Shard, _Group] = {}
-        now = time.monotonic_ns()
+        groups: dict[str, _Group] = {}
         for write in batch:
-            if write.needs_shard and self._catalog.find(write.producer.shard_id()) is None:
+            shard_id = write.producer.shard_id()
+            if write.needs_shard and self._catalog.find(shard_id) is None:
                 write.outcome = 0
                 continue
             try:
-                if write.changes:
-                    self._builder.check_room()
-                if write.sync == "fsync":
-                    self._check_syncs()
-                write.prepare()
+                self._admit(write)
             except StorageError as exc:
                 self._refuse(write, exc)
                 continue
-            shard, files = self._catalog.open(write.producer)
-            group = groups.setdefault(shard, _Group(shard, files))
-            shard.last_used_ns = now
-            shard.generation += bool(write.changes)
-            group.writes.append((write, shard.generation))
+            group = groups.get(shard_id)
+            if group is None:
+                group = groups[shard_id] = _Group(*self._catalog.open(write.producer))
+                group.shard.last_used_ns = time.monotonic_ns()
+            group.add(write)
         appended = [group for group in groups.values() if self._append(group)]
-        if any(write.sync == "fsync" for write in batch):
+        if any([write.sync == "fsync" for write in batch]):
             self._sync(batch, appended)
         else:
             self._finish(batch, appended)
+
+    def _admit(self, write: Write) -> None:
+        """Do what comes before a write's frames. Raises StorageError: it alone is refused."""
+        if write.changes:
+            self._builder.check_room()
+        if write.sync == "fsync":
+            self._check_syncs()
+        write.prepare()
 
     def _check_syncs(self) -> None:
         """Raise StorageError while any journal is not healed: what "synced" means is in doubt."""
@@ -334,7 +345,7 @@ class Writer:
             self._metrics.count("writes", len(group.writes))
             grown = max(group.shard.stored_bytes - before, 0)
             self._builder.look_at(group.shard, grown + group.appended_bytes)
-            if any(write.changes for write, _ in group.writes):
+            if group.changes:
                 self._note_success()
         for write in batch:
             if failure is not None and isinstance(write, Flush):

@@ -56,13 +56,17 @@ class Files:
 
     def append(self, descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
         """Write all parts at the file's end. After an OSError, a part of them may be there."""
-        pending = [memoryview(part) for part in parts if len(part)]
+        pending = [part for part in parts if len(part)]
         while pending:
-            written = os.writev(descriptor, pending[:_PARTS_PER_WRITE])
-            while pending and written >= len(pending[0]):
+            some = pending[:_PARTS_PER_WRITE]
+            written = os.writev(descriptor, some)
+            if written == sum(map(len, some)):
+                # Nearly always: a disk that is not full takes all of it.
+                del pending[:_PARTS_PER_WRITE]
+                continue
+            while written >= len(pending[0]):
                 written -= len(pending.pop(0))
-            if written:
-                pending[0] = pending[0][written:]
+            pending[0] = memoryview(pending[0])[written:]
 
     def overwrite(self, descriptor: int, data: bytes, offset: int) -> None:
         """Write `data` at an offset of a file that was not opened for appending."""
