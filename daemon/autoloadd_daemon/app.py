@@ -111,8 +111,7 @@ class App:
             self._locks.append(DirectoryLock.take(self._files, socket_dir))
 
     async def _main(self) -> None:
-        token = trio.lowlevel.current_trio_token()
-        self._sync_thread = SyncThread(token.run_sync_soon)
+        self._sync_thread = SyncThread(lambda callback: self._server.deliver(callback))
         self._builder = Builder(self._catalog, self._files, self._sync_thread, self._metrics)
         self._writer = Writer(self._catalog, self._builder, self._sync_thread, self._metrics)
         self._context = self._make_context()

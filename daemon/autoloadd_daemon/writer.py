@@ -24,7 +24,8 @@ from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_D
 from .catalog import SHARD_BYTES
 from .descriptors import journals_allowed
 from .errors import DescriptorsError, StorageError
-from .writes import Flush
+from .gathering import Gathering
+from .writes import Flush, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from .shard import Shard
     from .storage.shard_files import ShardFiles
     from .storage.syncing import SyncThread
-    from .writes import Write
 
 _logger = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class _Group:
     end_before: int = 0
     wants_sync: bool = False
     changes: bool = False
+    grown_bytes: int = 0
 
     def add(self, write: Write) -> None:
         """Take a write in; it gets its generation."""
@@ -83,11 +84,19 @@ class _Group:
             self.wants_sync = True
         self.writes.append((write, self.shard.generation))
 
-    @property
-    def appended_bytes(self) -> int:
-        """What its files take more, a new journal with all that a shard takes."""
+    def apply(self) -> None:
+        """Make the changes; note what shard and files take more, in bytes.
+
+        A new journal counts with all that a shard takes.
+        """
+        shard = self.shard
+        shard.end_changes()
+        before = shard.stored_bytes
+        for write, generation in self.writes:
+            write.outcome = write.apply(shard, generation)
         new = 0 if self.end_before else SHARD_BYTES
-        return new + self.files.end - self.end_before
+        grown = max(shard.stored_bytes - before, 0)
+        self.grown_bytes = grown + new + self.files.end - self.end_before
 
     def announce(self, page: Page) -> None:
         for write, generation in self.writes:
@@ -108,6 +117,11 @@ class Writer:
         self._waiting: deque[Write | Drop] = deque()
         self._waiting_bytes = 0
         self._busy = False
+        self._waiting_syncs = 0
+        self._gathering = Gathering()
+        self.may_gather = False
+        """Whether `turn` is called again at once while it `is_gathering`."""
+        self.is_gathering = False
         self._closed = False
         self.not_before_ns = 0
         """Nothing is carried out before (CLOCK_MONOTONIC), no drop either."""
@@ -124,6 +138,11 @@ class Writer:
         """Tell whether everything that was submitted is answered."""
         return not self._waiting and not self._busy
 
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether the disk is waited for."""
+        return self._busy
+
     def submit(self, write: Write | Drop) -> None:
         """Queue a write; its `done` is called in this turn or a later one."""
         if self._closed and self.is_idle:
@@ -131,6 +150,8 @@ class Writer:
         else:
             self._waiting.append(write)
             self._waiting_bytes += write.stored_bytes
+            if isinstance(write, Write) and write.sync == "fsync":
+                self._waiting_syncs += 1
 
     def evict(self, shard_id: str, done: Callable[[object | RequestError], None]) -> None:
         """Drop a shard to make room: before everything that waits, which may wait for the room."""
@@ -144,10 +165,10 @@ class Writer:
         """Carry out what is waiting, as far as it goes without waiting for the disk."""
         self._carry_out()
         if not self._busy:
-            self._close_spare_journals()
-            self._builder.consider()
-            # To make room it may have asked for a shard to be dropped.
-            self._carry_out()
+            self._look_between_batches()
+            if self._waiting:
+                # To make room it may have asked for a shard to be dropped.
+                self._carry_out()
 
     @property
     def _must_wait(self) -> bool:
@@ -170,11 +191,25 @@ class Writer:
                 # To make room it may have asked for a shard to be dropped, which goes first.
                 if self._waiting[0] is first:
                     return
+            elif self._must_gather():
+                return
             else:
                 self._begin(self._next_batch())
-                if not self._busy:
-                    self._close_spare_journals()
-                    self._builder.consider()
+                if self._waiting and not self._busy:
+                    self._look_between_batches()
+
+    def _must_gather(self) -> bool:
+        waiting = self._waiting_syncs
+        self.is_gathering = (
+            self.may_gather and waiting > 0 and self._gathering.is_worth_it(waiting)
+        )
+        return self.is_gathering
+
+    def _look_between_batches(self) -> None:
+        """Do what may only be done where a batch ended."""
+        if len(self._catalog.open_journals) > self._journals_allowed:
+            self._close_spare_journals()
+        self._builder.consider()
 
     def resume(self) -> None:
         """Go on after something that was waited for, and let connections see their answers."""
@@ -227,13 +262,18 @@ class Writer:
                 break
             batch.append(write)
             self._waiting.popleft()
+            if write.sync == "fsync":
+                self._waiting_syncs -= 1
             size += write.stored_bytes
             self._waiting_bytes -= write.stored_bytes
         return batch
 
     def _begin(self, batch: list[Write]) -> None:
         groups: dict[str, _Group] = {}
+        wants_sync = False
         for write in batch:
+            if write.sync == "fsync":
+                wants_sync = True
             shard_id = write.producer.shard_id()
             if write.needs_shard and self._catalog.find(shard_id) is None:
                 write.outcome = 0
@@ -249,7 +289,7 @@ class Writer:
                 group.shard.last_used_ns = time.monotonic_ns()
             group.add(write)
         appended = [group for group in groups.values() if self._append(group)]
-        if any([write.sync == "fsync" for write in batch]):
+        if wants_sync:
             self._sync(batch, appended)
         else:
             self._finish(batch, appended)
@@ -315,6 +355,9 @@ class Writer:
         def synced(error: StorageError | None) -> None:
             self._busy = False
             self._metrics.count("syncs")
+            self._gathering.note_sync(
+                synced=syncs, waiting=self._waiting_syncs, began_ns=began_ns
+            )
             if error is not None:
                 # It ended the job: nobody knows what of the rest was synced.
                 for shard, files in wanted:
@@ -328,6 +371,8 @@ class Writer:
             self.resume()
 
         self._busy = True
+        syncs = sum([write.sync == "fsync" for write in batch])
+        began_ns = time.monotonic_ns()
         self._sync_thread.submit(sync_all, synced)
 
     def _finish(
@@ -338,19 +383,17 @@ class Writer:
         With a `failure` of any shard's sync no flush has done what it is for.
         """
         for group in groups:
-            group.shard.end_changes()
-            before = group.shard.stored_bytes
-            for write, generation in group.writes:
-                write.outcome = write.apply(group.shard, generation)
-            self._metrics.count("writes", len(group.writes))
-            grown = max(group.shard.stored_bytes - before, 0)
-            self._builder.look_at(group.shard, grown + group.appended_bytes)
-            if group.changes:
-                self._note_success()
+            group.apply()
         for write in batch:
             if failure is not None and isinstance(write, Flush):
                 self._refuse(write, failure)
             write.done(write.outcome)
+        # Behind the answers: a client writes its next request meanwhile.
+        for group in groups:
+            self._metrics.count("writes", len(group.writes))
+            self._builder.look_at(group.shard, group.grown_bytes)
+            if group.changes:
+                self._note_success()
 
     def _drop(self, drop: Drop) -> None:
         if self._catalog.find(drop.shard_id) is None:

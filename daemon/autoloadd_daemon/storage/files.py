@@ -26,6 +26,10 @@ _DAMAGE = (errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL, errn
 daemon made. Not a lack of descriptors or memory."""
 
 
+# macOS has no fdatasync.
+_sync_data = getattr(os, "fdatasync", os.fsync)
+
+
 def is_damage(error: OSError) -> bool:
     """Tell whether an error in reading a file is the file's own fault: it is to be set aside."""
     return error.errno in _DAMAGE
@@ -93,8 +97,7 @@ class Files:
 
     def sync_data(self, descriptor: int) -> None:
         """Return when a file's bytes are on stable storage, and its size with them."""
-        # macOS has no fdatasync.
-        getattr(os, "fdatasync", os.fsync)(descriptor)
+        _sync_data(descriptor)
 
     def sync(self, descriptor: int) -> None:
         """Return when a file is on stable storage with everything known about it."""
