@@ -129,6 +129,19 @@ class Session:
             self.is_closing or (self.input_ended and not self._stalled and not self.has_more)
         )
 
+    @property
+    def is_quiet(self) -> bool:
+        """Tell whether nothing is under way: what comes next is run at once, and answered first."""
+        return not (
+            self._buffered_bytes
+            or self._pending_writes
+            or self._stalled
+            or self._is_shutting_down
+            or self.output
+            or self.is_closing
+            or self.input_ended
+        )
+
     def receive(self, data: bytes) -> None:
         """Take bytes from the client."""
         if not self.is_closing:

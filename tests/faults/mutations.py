@@ -30,6 +30,21 @@ _PROTOCOL = "protocol/autoloadd_protocol"
 MUTATIONS: tuple[Mutation, ...] = (
     *STORAGE_MUTATIONS,
     *SHARED_READS_MUTATIONS,
+    # Plain gets
+    Mutation(
+        "plain get answered before a write of its own connection",
+        f"{_DAEMON}/session.py",
+        "            or self._pending_writes\n            or self._stalled\n",
+        "            or self._stalled\n",
+        ("tests/e2e/test_daemon_order.py",),
+    ),
+    Mutation(
+        "plain get of a stale entry answered",
+        f"{_DAEMON}/plain_gets.py",
+        "        if mtime_ns < oldest_ns or size > _ANSWER_BYTES:",
+        "        if size > _ANSWER_BYTES:",
+        ("tests/daemon/test_plain_gets.py",),
+    ),
     # One daemon, one user
     Mutation(
         "directory not locked",
