@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from autoloadd_protocol.plain_get import answer_head, read_plain_get
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from .plain_puts import PlainPuts
 
+if TYPE_CHECKING:
     from .methods.context import Context
     from .peers import Peer
-    from .plain_puts import PlainPuts
 
     Event = tuple[int, int]
 
@@ -36,10 +35,10 @@ _ANSWER_BYTES = 16 * 1024
 class PlainGets:
     """Answers plain gets of those in `quiet`: connections on which nothing is under way."""
 
-    def __init__(self, context: Context, quiet: Mapping[int, Peer], puts: PlainPuts) -> None:
+    def __init__(self, context: Context, quiet: dict[int, Peer]) -> None:
         self._context = context
         self._quiet = quiet
-        self._puts = puts
+        self._puts = PlainPuts(context, quiet)
 
     def answer(self, events: list[Event]) -> list[Event]:
         """Answer what can be answered at once; return the events that are left.

@@ -22,7 +22,6 @@ from autoloadd_protocol.limits import CONNECTIONS
 from .descriptors import are_short
 from .peers import Peer, is_our_user, longest_idle
 from .plain_gets import PlainGets
-from .plain_puts import PlainPuts
 from .shortage import Shortage
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class EpollServer:
         self._epoll = select.epoll()
         self._peers: dict[int, Peer] = {}
         self._quiet: dict[int, Peer] = {}
-        self._plain_gets = PlainGets(context, self._quiet, PlainPuts(context, self._quiet))
+        self._plain_gets = PlainGets(context, self._quiet)
         self._listener: socket.socket | None = None
         self._accepting = False
         self._shortage = Shortage(context.metrics)
@@ -189,6 +188,8 @@ class EpollServer:
             peer = self._peers.get(descriptor)
             if descriptor == self._wake_up:
                 os.eventfd_read(self._wake_up)
+                # What came since they were run first may be what this was for.
+                self._run_delivered()
             elif peer is None:
                 self._accept()
             else:

@@ -345,7 +345,7 @@ class Writer:
         def sync_all() -> None:
             for shard, files in wanted:
                 try:
-                    files.sync()
+                    files.sync(makes_room=True)
                 except StorageError as exc:
                     failures[shard] = exc
                     if shard in ends:

@@ -54,12 +54,12 @@ class Files:
     """The real disk. Every method may raise OSError."""
 
     def create(self, path: str) -> int:
-        """Return a descriptor of a new, empty file that is written at its end."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        """Return a descriptor of a new, empty file that is written from its beginning on."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(path, flags, _FILE_MODE)
 
     def append(self, descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
-        """Write all parts at the file's end. After an OSError, a part of them may be there."""
+        """Write all parts behind what was appended last. After an OSError, some may be there."""
         pending = [part for part in parts if len(part)]
         while pending:
             some = pending[:_PARTS_PER_WRITE]
@@ -73,7 +73,7 @@ class Files:
             pending[0] = memoryview(pending[0])[written:]
 
     def overwrite(self, descriptor: int, data: bytes, offset: int) -> None:
-        """Write `data` at an offset of a file that was not opened for appending."""
+        """Write `data` at an offset of a file, also behind its end; appends go on where they were."""
         view = memoryview(data)
         while view:
             written = os.pwrite(descriptor, view, offset)
@@ -92,8 +92,9 @@ class Files:
         return os.open(path, flags, _FILE_MODE)
 
     def truncate(self, descriptor: int, size: int) -> None:
-        """Cut a file back to `size` bytes."""
+        """Cut a file back to `size` bytes; appends go on there."""
         os.ftruncate(descriptor, size)
+        os.lseek(descriptor, size, os.SEEK_SET)
 
     def sync_data(self, descriptor: int) -> None:
         """Return when a file's bytes are on stable storage, and its size with them."""
