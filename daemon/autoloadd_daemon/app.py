@@ -111,7 +111,7 @@ class App:
             self._locks.append(DirectoryLock.take(self._files, socket_dir))
 
     async def _main(self) -> None:
-        self._sync_thread = SyncThread(lambda callback: self._server.deliver(callback))
+        self._sync_thread = SyncThread(self._deliver)
         self._builder = Builder(self._catalog, self._files, self._sync_thread, self._metrics)
         self._writer = Writer(self._catalog, self._builder, self._sync_thread, self._metrics)
         self._context = self._make_context()
@@ -138,6 +138,10 @@ class App:
                 await self._stop_requested.wait()
                 await self._stop()
                 nursery.cancel_scope.cancel()
+
+    def _deliver(self, callback: Callable[[], None]) -> None:
+        # The server is made after what it serves.
+        self._server.deliver(callback)
 
     def _make_context(self) -> Context:
         return Context(

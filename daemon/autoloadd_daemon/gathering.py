@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-_LONGEST_NS = 500_000
+LONGEST_NS = 500_000
 """Whatever the disk takes: a client that asks no more must not cost the others more."""
 
 
@@ -28,7 +28,7 @@ class Gathering:
         now = time.monotonic_ns()
         self._expected = synced + waiting
         # Half of what a sync takes: whoever is late costs the others no more than that.
-        self._until_ns = now + min((now - began_ns) // 2, _LONGEST_NS)
+        self._until_ns = now + min((now - began_ns) // 2, LONGEST_NS)
 
     def is_worth_it(self, waiting: int) -> bool:
         """Tell whether to wait on, with so many writes there."""

@@ -43,7 +43,8 @@ class PlainGets:
     def answer(self, events: list[Event]) -> list[Event]:
         """Answer what can be answered at once; return the events that are left.
 
-        A plain put is no such event: it is with the writer. For a client whose bytes were taken already, that is one without EPOLLIN.
+        A plain put leaves none: it is with the writer. For a client whose bytes were taken already,
+        that is one without EPOLLIN.
         """
         left: list[Event] = []
         answers: list[tuple[Peer, bytes]] = []

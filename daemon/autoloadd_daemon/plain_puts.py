@@ -42,7 +42,8 @@ class PlainPuts:
         del self._quiet[peer.descriptor]
         peer.last_active_ns = self._context.now_ns
         peer.session.owe()
-        writer.submit(Put(producer, sync, partial(self._answer, peer, request_id), [(name, record)]))
+        done = partial(self._answer, peer, request_id)
+        writer.submit(Put(producer, sync, done, [(name, record)]))
         return True
 
     def _answer(self, peer: Peer, request_id: bytes, outcome: object) -> None:

@@ -200,9 +200,7 @@ class Writer:
 
     def _must_gather(self) -> bool:
         waiting = self._waiting_syncs
-        self.is_gathering = (
-            self.may_gather and waiting > 0 and self._gathering.is_worth_it(waiting)
-        )
+        self.is_gathering = self.may_gather and waiting > 0 and self._gathering.is_worth_it(waiting)
         return self.is_gathering
 
     def _look_between_batches(self) -> None:
@@ -355,9 +353,7 @@ class Writer:
         def synced(error: StorageError | None) -> None:
             self._busy = False
             self._metrics.count("syncs")
-            self._gathering.note_sync(
-                synced=syncs, waiting=self._waiting_syncs, began_ns=began_ns
-            )
+            self._gathering.note_sync(synced=syncs, waiting=self._waiting_syncs, began_ns=began_ns)
             if error is not None:
                 # It ended the job: nobody knows what of the rest was synced.
                 for shard, files in wanted:

@@ -73,7 +73,7 @@ class Files:
             pending[0] = memoryview(pending[0])[written:]
 
     def overwrite(self, descriptor: int, data: bytes, offset: int) -> None:
-        """Write `data` at an offset of a file, also behind its end; appends go on where they were."""
+        """Write `data` at an offset, also behind the file's end; appends go on where they were."""
         view = memoryview(data)
         while view:
             written = os.pwrite(descriptor, view, offset)

@@ -16,12 +16,20 @@ if TYPE_CHECKING:
     from .files import Files
 
 
-_MOST_ROOM_BYTES = 1024 * 1024
-_LEAST_ROOM_BYTES = 8192
-_ROOM_FRACTION = 4
-"""A journal gets room for a quarter of what it holds: one that is synced now and then has none."""
-
 PAGE_BYTES = 4096
+
+_MOST_ROOM_BYTES = 1024 * 1024
+_LEAST_ROOM_BYTES = 2 * PAGE_BYTES
+_ROOM_FRACTION = 4
+
+
+def room_bytes(end: int) -> int:
+    """Return how much room a journal of a length gets at a time: a quarter of it; 0 is none.
+
+    A short one has none: it may be the only one of its kind for a while, of hundreds.
+    """
+    size = min(end // _ROOM_FRACTION, _MOST_ROOM_BYTES) // PAGE_BYTES * PAGE_BYTES
+    return size if size >= _LEAST_ROOM_BYTES else 0
 
 
 def journal_name(sequence: int) -> str:
@@ -156,10 +164,8 @@ class Journal:
             self.close()
 
     def _make_room(self) -> None:
-        start = max(self.end, self._room_end)
-        size = min(self.end // _ROOM_FRACTION, _MOST_ROOM_BYTES) // PAGE_BYTES * PAGE_BYTES
-        is_enough = start - self.end > size // 2
-        if is_enough or size < _LEAST_ROOM_BYTES or not self._may_have_room:
+        start, size = max(self.end, self._room_end), room_bytes(self.end)
+        if start - self.end > size // 2 or not (size and self._may_have_room):
             return
         assert self._descriptor is not None, "not ended"
         self._room_end = start + size

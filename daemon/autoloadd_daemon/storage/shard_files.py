@@ -134,7 +134,8 @@ class ShardFiles:
     def sync(self, *, makes_room: bool = False) -> None:
         """Return when everything appended before is on stable storage. Raises StorageError.
 
-        `makes_room`: nothing is appended meanwhile, and more syncs will follow soon. Older journals first: a frame in a synced journal vouches for all journals before it.
+        `makes_room`: nothing is appended meanwhile, and more syncs will follow soon. Older journals
+        first: a frame in a synced journal vouches for all journals before it.
         """
         for journal in list(self._journals):
             journal.sync(makes_room=makes_room)
