@@ -7,6 +7,7 @@ notices survives, and is a gap in the tests.
 from __future__ import annotations
 
 from .mutation import Change, Mutation
+from .mutations_in_puts import PUT_MUTATIONS
 from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
@@ -30,6 +31,7 @@ _PROTOCOL = "protocol/autoloadd_protocol"
 MUTATIONS: tuple[Mutation, ...] = (
     *STORAGE_MUTATIONS,
     *SHARED_READS_MUTATIONS,
+    *PUT_MUTATIONS,
     # Plain gets
     Mutation(
         "plain get answered before a write of its own connection",

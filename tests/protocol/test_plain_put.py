@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoloadd_protocol.errors import FrameError, RequestError
-from autoloadd_protocol.framing import encode_frame
+from autoloadd_protocol.framing import LENGTH_BYTES, encode_frame
 from autoloadd_protocol.limits import BLOB_BYTES
 from autoloadd_protocol.messages import (
     Request,
@@ -129,6 +129,10 @@ def framed(*params: object, request_id: int = FIRST_ID, method: str = "put") -> 
     return encode_frame(encode_request(request_id, method, params))
 
 
+PLAIN = framed("name", b"blob", None, None, None)
+NIL_AS_NAME = b"\x94\x00\xce\x00\x01\x00\x00\xa3put\x95\xc0" + b"n" * 32 + b"\xc4\x00\xc0\xc0\xc0"
+
+
 @pytest.mark.parametrize(
     "frame",
     [
@@ -147,8 +151,10 @@ def framed(*params: object, request_id: int = FIRST_ID, method: str = "put") -> 
         framed("name", b"blob", 2**63, None, None),
         framed("name", b"blob", None, None, None, request_id=5),
         framed("name", b"blob", None, None, None, method="get"),
-        framed("name", b"blob", None, None, None) + b"\0",
-        framed("name", b"blob", None, None, None)[:-1],
+        PLAIN + b"\0",
+        PLAIN[:-1],
+        (len(PLAIN) - LENGTH_BYTES + 1).to_bytes(4, "big") + PLAIN[LENGTH_BYTES:],
+        encode_frame(NIL_AS_NAME),
         framed("name", bytes(BLOB_BYTES + 1), None, None, None),
     ],
     ids=[
@@ -169,6 +175,8 @@ def framed(*params: object, request_id: int = FIRST_ID, method: str = "put") -> 
         "get",
         "more behind",
         "not whole",
+        "more to come",
+        "nil as name",
         "blob too large",
     ],
 )

@@ -10,6 +10,7 @@ from autoloadd_daemon.storage.records import (
     HEADER_BYTES,
     parse_frame,
 )
+from autoloadd_daemon.storage.scanning import scan_journal
 
 from ..harness import Contents, Item, Life, files_in, write_files
 
@@ -328,6 +329,8 @@ def test_room_behind_a_journal_is_no_torn_tail(story: Story, cache_dir: Path, ro
     written = every_kind(story).end()
     for frames in (written.files[FIRST], written.files[FIRST][:HEADER_BYTES]):
         expected = written.states[-1 if len(frames) > HEADER_BYTES else 0]
+        scan = scan_journal(f"/{FIRST}", frames + bytes(room))
+        assert (scan.problem, scan.data) == (None, frames)
         life = recover(cache_dir / "room", written.files | {FIRST: frames + bytes(room)})
         assert life.contents == expected
         assert (life.set_aside, life.torn_bytes) == ([], 0)
