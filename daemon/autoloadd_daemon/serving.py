@@ -119,12 +119,7 @@ class EpollServer:
                 if events or self._again or self._answered or writer.is_gathering:
                     polls = _IDLE_POLLS if len(events) == 1 else 0
                     naps = _NAPS
-                    self._context.now_ns = time.monotonic_ns()
-                    # First: who is answered writes the next request while others are read.
-                    self._run_delivered()
-                    left = self._plain_gets.answer(events) if self._room.is_ample else events
-                    if left or self._again or self._answered or not writer.is_idle:
-                        self._turn(left)
+                    self._handle(events)
                     is_waiting = writer.is_busy and not (self._again or self._answered)
                     wait = _NAP_SECONDS if is_waiting else 0.0
                     if self._context.now_ns - last_checkpoint > _NS_WITHOUT_CHECKPOINT:
@@ -132,7 +127,7 @@ class EpollServer:
                         last_checkpoint = time.monotonic_ns()
                 elif naps and wait:
                     naps -= 1
-                elif polls:
+                elif polls and not wait:
                     polls -= 1
                 else:
                     wait = 0.0
@@ -161,7 +156,7 @@ class EpollServer:
             for peer in self._room.next_readers():
                 self._update(peer, peer.unsent_bytes)
         self._context.writer.turn()
-        if self._again or self._answered:
+        if self._again or self._answered or self._context.writer.is_gathering:
             os.eventfd_write(self._wake_up, 1)
 
     def check_deadlines(self) -> None:
@@ -181,6 +176,14 @@ class EpollServer:
     def _cut_off(self, peer: Peer) -> None:
         self._context.metrics.count("cut_off")
         self._close(peer)
+
+    def _handle(self, events: list[tuple[int, int]]) -> None:
+        self._context.now_ns = time.monotonic_ns()
+        # First: who is answered writes the next request while others are read.
+        self._run_delivered()
+        left = self._plain_gets.answer(events) if self._room.is_ample else events
+        if left or self._again or self._answered or not self._context.writer.is_idle:
+            self._turn(left)
 
     def _turn(self, events: list[tuple[int, int]]) -> None:
         again, self._again = self._again, set()

@@ -16,28 +16,26 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_DOWN, RequestError
 
-from .catalog import SHARD_BYTES
 from .descriptors import journals_allowed
 from .errors import DescriptorsError, StorageError
 from .gathering import Gathering
-from .writes import Flush, Write
+from .groups import Group
+from .writes import Flush
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from autoloadd_protocol.page import Page
 
     from .builder import Builder
     from .catalog import Catalog
     from .metrics import Metrics
     from .shard import Shard
-    from .storage.shard_files import ShardFiles
     from .storage.syncing import SyncThread
+    from .writes import Write
 
 _logger = logging.getLogger(__name__)
 
@@ -60,47 +58,8 @@ class Drop:
 
     shard_id: str
     done: Callable[[object | RequestError], None]
+    sync = "write"
     stored_bytes = 0
-
-
-@dataclass(slots=True)
-class _Group:
-    """The writes of one batch that go to one shard, and where its journal ended before them."""
-
-    shard: Shard
-    files: ShardFiles
-    writes: list[tuple[Write, int]] = field(default_factory=list)
-    end_before: int = 0
-    wants_sync: bool = False
-    changes: bool = False
-    grown_bytes: int = 0
-
-    def add(self, write: Write) -> None:
-        """Take a write in; it gets its generation."""
-        if write.changes:
-            self.changes = True
-            self.shard.generation += 1
-        if write.sync == "fsync":
-            self.wants_sync = True
-        self.writes.append((write, self.shard.generation))
-
-    def apply(self) -> None:
-        """Make the changes; note what shard and files take more, in bytes.
-
-        A new journal counts with all that a shard takes.
-        """
-        shard = self.shard
-        shard.end_changes()
-        before = shard.stored_bytes
-        for write, generation in self.writes:
-            write.outcome = write.apply(shard, generation)
-        new = 0 if self.end_before else SHARD_BYTES
-        grown = max(shard.stored_bytes - before, 0)
-        self.grown_bytes = grown + new + self.files.end - self.end_before
-
-    def announce(self, page: Page) -> None:
-        for write, generation in self.writes:
-            write.announce(page, generation)
 
 
 class Writer:
@@ -150,7 +109,7 @@ class Writer:
         else:
             self._waiting.append(write)
             self._waiting_bytes += write.stored_bytes
-            if isinstance(write, Write) and write.sync == "fsync":
+            if write.sync == "fsync":
                 self._waiting_syncs += 1
 
     def evict(self, shard_id: str, done: Callable[[object | RequestError], None]) -> None:
@@ -178,6 +137,7 @@ class Writer:
         return is_short and self._closing_journals > 0
 
     def _carry_out(self) -> None:
+        self.is_gathering = False
         if self.not_before_ns and time.monotonic_ns() < self.not_before_ns:
             return
         while self._waiting and not self._busy:
@@ -192,6 +152,7 @@ class Writer:
                 if self._waiting[0] is first:
                     return
             elif self._must_gather():
+                self.is_gathering = True
                 return
             else:
                 self._begin(self._next_batch())
@@ -200,8 +161,7 @@ class Writer:
 
     def _must_gather(self) -> bool:
         waiting = self._waiting_syncs
-        self.is_gathering = self.may_gather and waiting > 0 and self._gathering.is_worth_it(waiting)
-        return self.is_gathering
+        return self.may_gather and waiting > 0 and self._gathering.is_worth_it(waiting)
 
     def _look_between_batches(self) -> None:
         """Do what may only be done where a batch ended."""
@@ -267,7 +227,7 @@ class Writer:
         return batch
 
     def _begin(self, batch: list[Write]) -> None:
-        groups: dict[str, _Group] = {}
+        groups: dict[str, Group] = {}
         wants_sync = False
         for write in batch:
             if write.sync == "fsync":
@@ -283,7 +243,7 @@ class Writer:
                 continue
             group = groups.get(shard_id)
             if group is None:
-                group = groups[shard_id] = _Group(*self._catalog.open(write.producer))
+                group = groups[shard_id] = Group(*self._catalog.open(write.producer))
                 group.shard.last_used_ns = time.monotonic_ns()
             group.add(write)
         appended = [group for group in groups.values() if self._append(group)]
@@ -305,7 +265,7 @@ class Writer:
         if self._metrics.health.is_degraded and (failure := self._catalog.failure) is not None:
             raise StorageError(failure)
 
-    def _append(self, group: _Group) -> bool:
+    def _append(self, group: Group) -> bool:
         files = group.files
         group.end_before = files.end
         frames: list[bytes | memoryview] = []
@@ -327,7 +287,7 @@ class Writer:
             return False
         return True
 
-    def _sync(self, batch: list[Write], groups: list[_Group]) -> None:
+    def _sync(self, batch: list[Write], groups: list[Group]) -> None:
         """Sync in the thread, then finish; until then nothing else is begun."""
         failures: dict[Shard, StorageError] = {}
         flushes = [write for write in batch if isinstance(write, Flush)]
@@ -372,7 +332,7 @@ class Writer:
         self._sync_thread.submit(sync_all, synced)
 
     def _finish(
-        self, batch: list[Write], groups: list[_Group], failure: StorageError | None = None
+        self, batch: list[Write], groups: list[Group], failure: StorageError | None = None
     ) -> None:
         """Make the changes, then answer everyone in the order in which they came.
 
@@ -408,7 +368,7 @@ class Writer:
         self._busy = True
         self._sync_thread.submit(lambda: self._catalog.remove_files(drop.shard_id), dropped)
 
-    def _refuse_group(self, group: _Group, error: StorageError) -> None:
+    def _refuse_group(self, group: Group, error: StorageError) -> None:
         group.shard.end_changes()
         for write, _ in group.writes:
             self._refuse(write, error)

@@ -144,3 +144,23 @@ def test_where_no_turn_follows_by_itself_nothing_gathers(engine: Engine, clock: 
     assert engine.writer.is_busy
     engine.run_callback()
     assert answers == [1, 2, 3]
+
+
+def test_nothing_gathers_while_a_shard_is_dropped(engine: Engine, clock: Clock) -> None:
+    """Who is told that something gathers asks again and again, without sleeping."""
+    answers: list[object] = []
+    put(engine, answers, b"a")
+    put(engine, answers, b"b")
+    engine.writer.turn()
+    clock.now_ns += MS
+    engine.run_callback()
+    put(engine, answers, b"a")
+    engine.writer.turn()
+    assert engine.writer.is_gathering
+    engine.writer.evict(PRODUCER.shard_id(), answers.append)
+    engine.writer.turn()
+    assert engine.writer.is_busy
+    assert not engine.writer.is_gathering
+    clock.now_ns += LONGEST_NS
+    engine.settle()
+    assert answers == [1, 2, None, 1]

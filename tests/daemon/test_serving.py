@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
 
+from autoloadd_daemon.gathering import LONGEST_NS
 from autoloadd_daemon.serving import EpollServer
+from autoloadd_daemon.writes import Flush
 
 from .engine import Engine
+from .harness import PRODUCER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +65,26 @@ async def test_one_that_comes_while_the_one_before_is_run_is_not_forgotten(
             nursery.start_soon(server.serve)
             await trio.testing.wait_all_tasks_blocked()
             server.deliver(lambda: None)
+            with trio.fail_after(SECONDS):
+                await ended.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_batch_that_gathers_while_the_task_sleeps_is_begun(cache_dir: Path) -> None:
+    """Nothing else would wake it: the writer was turned by the end of a build, for instance."""
+    servers: list[EpollServer] = []
+    with Engine(cache_dir, deliver=lambda callback: servers[0].deliver(callback)) as engine:
+        servers.append(EpollServer(engine.context))
+        engine.writer.on_progress = servers[0].settle
+        ended = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(servers[0].serve)
+            await trio.testing.wait_all_tasks_blocked()
+            longest_ago = time.monotonic_ns() - 2 * LONGEST_NS
+            engine.writer._gathering.note_sync(synced=2, waiting=0, began_ns=longest_ago)
+            engine.writer.submit(Flush(PRODUCER, "fsync", lambda _outcome: ended.set()))
+            engine.writer.resume()
+            assert engine.writer.is_gathering
             with trio.fail_after(SECONDS):
                 await ended.wait()
             nursery.cancel_scope.cancel()

@@ -106,6 +106,20 @@ PUT_MUTATIONS: tuple[Mutation, ...] = (
         "(now - began_ns) // 2",
         (GATHERING,),
     ),
+    Mutation(
+        "batch that gathers not begun while the task sleeps",
+        f"{_DAEMON}/serving.py",
+        "if self._again or self._answered or self._context.writer.is_gathering:",
+        "if self._again or self._answered:",
+        (SERVING,),
+    ),
+    Mutation(
+        "gathers while a shard is dropped",
+        f"{_DAEMON}/writer.py",
+        "        self.is_gathering = False\n        if self.not_before_ns",
+        "        if self.not_before_ns",
+        (GATHERING,),
+    ),
     # Room
     Mutation(
         "room made beside appends",
