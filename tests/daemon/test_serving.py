@@ -17,6 +17,7 @@ from .engine import Engine
 from .harness import PRODUCER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SECONDS = 20
@@ -73,7 +74,11 @@ async def test_one_that_comes_while_the_one_before_is_run_is_not_forgotten(
 async def test_a_batch_that_gathers_while_the_task_sleeps_is_begun(cache_dir: Path) -> None:
     """Nothing else would wake it: the writer was turned by the end of a build, for instance."""
     servers: list[EpollServer] = []
-    with Engine(cache_dir, deliver=lambda callback: servers[0].deliver(callback)) as engine:
+
+    def deliver(callback: Callable[[], None]) -> None:
+        servers[0].deliver(callback)
+
+    with Engine(cache_dir, deliver=deliver) as engine:
         servers.append(EpollServer(engine.context))
         engine.writer.on_progress = servers[0].settle
         ended = trio.Event()
