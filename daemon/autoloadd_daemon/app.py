@@ -112,8 +112,7 @@ class App:
             self._locks.append(DirectoryLock.take(self._files, socket_dir))
 
     async def _main(self) -> None:
-        token = trio.lowlevel.current_trio_token()
-        self._sync_thread = SyncThread(token.run_sync_soon)
+        self._sync_thread = SyncThread(self._deliver)
         self._builder = Builder(self._catalog, self._files, self._sync_thread, self._metrics)
         self._writer = Writer(self._catalog, self._builder, self._sync_thread, self._metrics)
         self._context = self._make_context()
@@ -140,6 +139,10 @@ class App:
                 await self._stop_requested.wait()
                 await self._stop()
                 nursery.cancel_scope.cancel()
+
+    def _deliver(self, callback: Callable[[], None]) -> None:
+        # The server is made after what it serves.
+        self._server.deliver(callback)
 
     def _make_context(self) -> Context:
         return Context(

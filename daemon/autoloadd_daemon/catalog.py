@@ -315,7 +315,7 @@ class Catalog:
     @property
     def disk_bytes(self) -> int:
         """Bytes of images, journals with their bulks, and files that were set aside."""
-        journals = sum(files.journal_bytes for _, files in self._shards.values())
+        journals = sum(files.disk_bytes for _, files in self._shards.values())
         images = sum(shard.image_bytes for shard, _ in self._shards.values())
         return self.set_aside_bytes + journals + images + len(self._shards) * SHARD_BYTES
 

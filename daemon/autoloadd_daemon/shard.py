@@ -224,14 +224,16 @@ class Shard:
     def _set(self, name: bytes, record: Record | None, generation: int) -> None:
         if self.page is not None:
             self.page.touch(name, generation)
-        old = self.look_up(name)
+        # Taken out first: the order of the dict is the order of generations, which a build keeps.
+        if name in self._changes:
+            old = self._changes.pop(name)
+            if old is not None:
+                self._change_bytes -= old.stored_bytes
+        else:
+            old = self.look_up(name)
         if old is not None:
             self.entries -= 1
             self.blob_bytes -= old.blob_bytes
-        # Taken out first: the order of the dict is the order of generations, which a build keeps.
-        changed = self._changes.pop(name, None)
-        if changed is not None:
-            self._change_bytes -= changed.stored_bytes
         self._changes[name] = record
         if record is not None:
             self.entries += 1

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _NAME_OVERHEAD_BYTES = 41
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Write(ABC):
     """One change of one shard. `sync` is `memory`, `write` or `fsync`.
 
@@ -43,6 +43,8 @@ class Write(ABC):
     sync: str
     done: Done
     outcome: object | RequestError = field(default=None, init=False)
+    stored_bytes: int = field(default=0, init=False)
+    """What it holds in memory while it waits; a bulk is counted as staged."""
 
     def prepare(self) -> None:
         """Do what must be done before the frames. Raises StorageError: only this is refused."""
@@ -74,17 +76,16 @@ class Write(ABC):
         """The staged file that goes with the frames, if there is one."""
         return None
 
-    @property
-    def stored_bytes(self) -> int:
-        """What it holds in memory while it waits; a bulk is counted as staged."""
-        return 0
 
-
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Put(Write):
     """Store entries, all at once."""
 
     entries: Sequence[tuple[bytes, Record]]
+
+    def __post_init__(self) -> None:
+        """Add up the records' bytes."""
+        self.stored_bytes = sum([record.stored_bytes for _, record in self.entries])
 
     def announce(self, page: Page, generation: int) -> None:
         """Note the names."""
@@ -99,18 +100,13 @@ class Put(Write):
         """The entries' names."""
         return [name for name, _ in self.entries]
 
-    @property
-    def stored_bytes(self) -> int:
-        """The records' bytes."""
-        return sum(record.stored_bytes for _, record in self.entries)
-
     def apply(self, shard: Shard, generation: int) -> object:
         """Store the entries; the result is the generation."""
         shard.put(self.entries, generation)
         return generation
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Delete(Write):
     """Remove entries."""
 
@@ -118,10 +114,9 @@ class Delete(Write):
 
     names: Sequence[bytes]
 
-    @property
-    def stored_bytes(self) -> int:
-        """The names' bytes, and what Python takes for each."""
-        return sum(map(len, self.names)) + _NAME_OVERHEAD_BYTES * len(self.names)
+    def __post_init__(self) -> None:
+        """Add up the names' bytes, and what Python takes for each."""
+        self.stored_bytes = sum(map(len, self.names)) + _NAME_OVERHEAD_BYTES * len(self.names)
 
     def announce(self, page: Page, generation: int) -> None:
         """Note the names."""
@@ -136,7 +131,7 @@ class Delete(Write):
         return shard.delete(self.names, generation)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Clear(Write):
     """Remove everything."""
 
@@ -155,7 +150,7 @@ class Clear(Write):
         return shard.clear(generation)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class CommitBulk(Write):
     """Make a staged bulk visible, all at once."""
 
@@ -206,7 +201,7 @@ class CommitBulk(Write):
         return self._committed
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Flush(Write):
     """Bring everything that was written before to stable storage. Changes nothing."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .mutation import Change, Mutation
 from .mutations_in_files import FILE_MUTATIONS
 from .mutations_in_leases import LEASE_MUTATIONS
+from .mutations_in_puts import PUT_MUTATIONS
 from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
@@ -33,6 +34,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *FILE_MUTATIONS,
     *STORAGE_MUTATIONS,
     *SHARED_READS_MUTATIONS,
+    *PUT_MUTATIONS,
     # Plain gets
     Mutation(
         "plain get answered before a write of its own connection",

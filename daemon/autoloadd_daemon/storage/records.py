@@ -42,6 +42,8 @@ BULK = 4
 
 _HEADER = Struct("<8sIIQQQQq")
 _CHECKSUM = Struct("<I")
+_CHECKED_FIELDS = Struct("<IQQII")
+"""A frame's head without its checksum, which it is the first part of."""
 _CHECKSUM_AT = HEADER_BYTES - _CHECKSUM.size
 _NOT_A_FRAME = (ValueError, IndexError, TypeError)
 """What msgpack and slicing raise on bytes that passed a checksum by accident."""
@@ -129,7 +131,7 @@ def parse_journal_header(data: bytes) -> JournalHeader:
 def encode_put(generation: int, synced: int, records: Sequence[Record]) -> list[bytes | memoryview]:
     """Return a put's frame in parts: its head, then each record as it is."""
     stored = [record.stored() for record in records]
-    prefixes = b"".join([bytes(part[:PREFIX_BYTES]) for part in stored])
+    prefixes = b"".join([part[:PREFIX_BYTES] for part in stored])
     size = sum(map(len, stored))
     return [_frame_head(PUT, generation, synced, size, len(stored), prefixes), *stored]
 
@@ -154,7 +156,7 @@ def encode_bulk(generation: int, synced: int, bulk: BulkFile) -> list[bytes | me
 def _frame_head(
     kind: int, generation: int, synced: int, size: int, count: int, checked: bytes
 ) -> bytes:
-    fields = FRAME.pack(0, size, generation, synced, kind, count)[_CHECKSUM.size :]
+    fields = _CHECKED_FIELDS.pack(size, generation, synced, kind, count)
     return _CHECKSUM.pack(crc32(checked, crc32(fields))) + fields
 
 

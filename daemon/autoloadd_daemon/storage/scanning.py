@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autoloadd_daemon.errors import DamageError
 
 from .files import is_damage
-from .journal import journal_name
+from .journal import PAGE_BYTES, journal_name
 from .records import (
     HEADER_BYTES,
     KIND_AT,
@@ -102,7 +102,20 @@ def scan_journal(path: str, data: bytes) -> JournalScan:
             # No torn write leaves good frames in another order: all of the file is suspect.
             frames, synced = in_place, len(data)
             position = frames[-1].end if frames else HEADER_BYTES
+    if problem is not None:
+        data = _without_room(data, position)
+        if len(data) == position and synced <= position:
+            problem = None
     return JournalScan(path, header, data, frames, position, synced, problem)
+
+
+def _without_room(data: bytes, good_end: int) -> bytes:
+    """Return a journal without the zeros that were put behind its end for frames to come.
+
+    No frame is all zeros, but one that is torn may end with some.
+    """
+    end = max(len(data.rstrip(b"\0")), good_end)
+    return data[:end] if end == good_end or len(data) - end >= PAGE_BYTES else data
 
 
 def _without_misplaced(
