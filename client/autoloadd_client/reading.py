@@ -8,16 +8,39 @@ from __future__ import annotations
 
 import _thread
 import os
-from time import monotonic
+from time import monotonic, monotonic_ns
 
 from .errors import CacheError, RefusedError
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Any, Protocol, TypeAlias, TypeVar
 
     from .connection import Connection
     from .shared import Attachment
+
+    Found = TypeVar("Found")
+    Found_co = TypeVar("Found_co", covariant=True)
+
+    class Read(Protocol[Found_co]):
+        """How `Cache.get` is called."""
+
+        def __call__(self, name: str, *, fingerprint: bytes | None = None) -> Found_co | None: ...
+
+    Lookup: TypeAlias = tuple[
+        Callable[[bytes], int],  # crc32
+        Callable[[Any, int], tuple[bytes, int, int, int]],  # unpacks name, mtime, start, end
+        Sequence[int],  # each bucket's last change
+        int,  # mask of a bucket
+        int,  # the image's generation
+        int,  # mask of a slot's place, in bytes
+        int,  # bytes from a slot to the next
+        Any,  # the image: a slice of it is what is returned
+        int,  # the longest name that stands in a slot, in bytes
+        Callable[[], int],  # until when the page may be trusted (ns), 0: not at all
+    ]
+    """What is attached, with all that a lookup needs, as one value: it changes as a whole."""
 
 _ATTACH_AFTER = 16
 """Gets over the socket before attaching: what that loads costs as much time as some hundred."""
@@ -35,25 +58,89 @@ _GAP_SECONDS = 0.05
 """Between two images: one that is replaced at every look is not worth following."""
 
 
-DOUBT = bytes(bytearray(b"only the daemon knows"))
-"""What a shared read returns when the daemon has to be asked: this object, not what equals it."""
+def _never() -> int:
+    return 0
+
+
+NOTHING: Lookup = (len, lambda _image, _at: (b"", 0, 0, 0), (1,), 0, 0, 0, 0, b"", 0, _never)
+"""Attached to nothing: every bucket changed after the image."""
+
+
+def make_reader(
+    ask: Read[Found], binary_mtime_ns: int | None
+) -> tuple[Read[Found], Callable[[Lookup], None]]:
+    """Return (read, use): a get that looks names up in what `use` was told last, or else asks.
+
+    It asks whenever there is doubt; also what is no name, and so is refused. `use` may be called at
+    any time by any thread: a get that has begun ends with what it has.
+    """
+    # A closure: attributes of an object would cost a third more. `docs/performance.md` has what is
+    # left of it.
+    oldest = -(2**63) if binary_mtime_ns is None else binary_mtime_ns
+    now, lookup, trusted_until = monotonic_ns, NOTHING, 0
+
+    def read(name: str, *, fingerprint: bytes | None = None) -> Found | None:
+        if fingerprint is not None or (now() >= trusted_until and not renew_trust()):
+            return ask(name, fingerprint=fingerprint)
+        try:
+            key = name.encode()
+        except (AttributeError, UnicodeEncodeError):
+            return ask(name)
+        # After the lease: a page that died in between has all its buckets at the top. And all of it
+        # at once: by another thread it may be replaced between any two steps.
+        crc32, unpack, buckets, bucket_mask, generation, mask, step, image, longest, _ = lookup
+        checksum = crc32(key)
+        if buckets[checksum & bucket_mask] > generation:
+            return ask(name)
+        at = checksum & mask
+        stored, mtime, start, end = unpack(image, at)
+        while stored != key:
+            if not start:
+                # An empty slot ends the search. A longer name would stand in another form.
+                return None if len(key) <= longest else ask(name)
+            at = (at + step) & mask
+            stored, mtime, start, end = unpack(image, at)
+        if mtime >= oldest and start:
+            found: Found = image[start:end]
+            return found
+        # An empty name equals an empty slot.
+        return None if start else ask(name)
+
+    def renew_trust() -> bool:
+        # What another thread reads of another page meanwhile does no harm: this one's daemon served
+        # when it was attached to, which was after every heartbeat that was read before.
+        nonlocal trusted_until
+        trusted_until = lookup[-1]()
+        return now() < trusted_until
+
+    def use(found: Lookup) -> None:
+        nonlocal lookup
+        lookup = found
+
+    return read, use
 
 
 class SharedReads:
-    """Has `read(name)`: a blob, None for a miss, or DOUBT: then ask, and call `asked`.
-
-    `read` never raises. It is replaced as a whole, so that threads need no lock.
-    """
+    """Decides what readers look names up in. Its methods raise nothing."""
 
     def __init__(self, binary_mtime_ns: int | None) -> None:
-        self.read: Callable[[str], bytes | None] = _doubt
         self._binary_mtime_ns = binary_mtime_ns
+        self._use: Callable[[Lookup], None] = _ignore
+        self._use_view: Callable[[Lookup], None] = _ignore
         self._attachment: Attachment | None = None
         self._life: object = None
         self._gets = 0
         self._not_before = 0.0
         self._turn = _thread.allocate_lock()
         self._pid = os.getpid()
+
+    def make_readers(
+        self, get: Read[bytes], get_view: Read[memoryview]
+    ) -> tuple[Read[bytes], Read[memoryview]]:
+        """Return what answers as these two do, out of shared memory where that is right."""
+        read, self._use = make_reader(get, self._binary_mtime_ns)
+        read_view, self._use_view = make_reader(get_view, self._binary_mtime_ns)
+        return read, read_view
 
     def asked(self, connection: Connection, deadline: float) -> None:
         """Note that a `get` was answered over the socket: attach, or go on, if that is right now.
@@ -77,7 +164,8 @@ class SharedReads:
 
         Called after it was sent, and `_follow` looks at that last: whichever comes second stops.
         """
-        self.read = _doubt
+        self._use(NOTHING)
+        self._use_view(NOTHING)
 
     def detach(self) -> None:
         """Let go of the mapped memory; whoever reads from it in this moment finishes.
@@ -85,7 +173,7 @@ class SharedReads:
         Also called when the connection is closed, by any thread, before another daemon can answer:
         what it acknowledges is in no memory of this one.
         """
-        self.read = _doubt
+        self.suspend()
         self._attachment = self._life = None
 
     def begin_anew(self) -> None:
@@ -102,9 +190,10 @@ class SharedReads:
         if attachment is None or attachment.is_outdated:
             attachment = self._attach(connection, deadline) or attachment
         if attachment is not None and self._may_read(connection):
-            self.read = attachment.read
+            self._use(attachment.lookup)
+            self._use_view(attachment.view_lookup)
             if not self._may_read(connection):
-                self.read = _doubt
+                self.suspend()
 
     def _may_read(self, connection: Connection) -> bool:
         return connection.is_settled and connection.life is self._life
@@ -121,7 +210,7 @@ class SharedReads:
         life = connection.life
         connection.on_close = self.detach
         try:
-            attachment = attach(self, connection, self._binary_mtime_ns, deadline)
+            attachment = attach(self, connection, deadline)
         except RefusedError as exc:
             # An older daemon never will; a busy one, or one without an image yet, may soon.
             soon = exc.code in ("busy", "shutting_down")
@@ -135,5 +224,5 @@ class SharedReads:
         return attachment
 
 
-def _doubt(_name: str) -> bytes:
-    return DOUBT
+def _ignore(_lookup: Lookup) -> None:
+    """Stand in for a reader that nobody has."""

@@ -35,6 +35,12 @@ RESULT_AT = LENGTH_BYTES + 8
 """Where the result of a successful answer begins in its frame."""
 
 _ID = slice(LENGTH_BYTES + 2, LENGTH_BYTES + 7)
+_ERROR_AT = LENGTH_BYTES + 7
+_GET_BYTES = 12
+"""What a `get` has in front of its parameters."""
+
+_ENTRY = 0x95
+"""How an array of five begins."""
 
 
 def next_id(request_id: int) -> int:
@@ -80,20 +86,24 @@ def encode_producer(producer: Producer | None) -> bytes:
     return map_header(len(pairs)) + b"".join(pairs)
 
 
-def get_request(
-    request_id: int,
-    name: bytes,
-    *,
-    binary_mtime_ns: int | None = None,
-    fingerprint: bytes | None = None,
-) -> bytes:
-    """Return the frame that asks for one entry. `name` is UTF-8."""
-    return request_frame(
-        request_id,
-        b"get",
-        encode_str(name),
-        encode_optional_int(binary_mtime_ns),
-        encode_optional_bin(fingerprint),
+def encode_freshness(binary_mtime_ns: int | None, fingerprint: bytes | None = None) -> bytes:
+    """Return what a fresh entry is compared with, as it stands behind the name in a `get`."""
+    return encode_optional_int(binary_mtime_ns) + encode_optional_bin(fingerprint)
+
+
+_NO_FRESHNESS = encode_freshness(None)
+
+
+def get_request(request_id: int, wanted: bytes, freshness: bytes = _NO_FRESHNESS) -> bytes:
+    """Return the frame that asks for one entry. `wanted` is the name by `encode_str`.
+
+    The id is one of `next_id`'s, in five bytes.
+    """
+    rest = wanted + freshness
+    return b"%b\x94\x00\xce%b\xa3get\x93%b" % (
+        (len(rest) + _GET_BYTES).to_bytes(LENGTH_BYTES, "big"),
+        request_id.to_bytes(4, "big"),
+        rest,
     )
 
 
@@ -131,19 +141,25 @@ def is_success(answer: bytes, request: bytes) -> bool:
     return answer.startswith(answer_id(request) + NIL, LENGTH_BYTES)
 
 
-def parse_get_answer(answer: bytes, name: bytes) -> tuple[int, int] | None:
+def is_result(answer: bytes) -> bool:
+    """Tell whether an answer's frame, whose id was compared already, holds a result."""
+    return answer.startswith(NIL, _ERROR_AT)
+
+
+def parse_get_answer(answer: bytes, wanted: bytes) -> tuple[int, int] | None:
     """Return where the blob begins and ends in a successful answer's frame; None: a miss.
 
-    Raises FrameError when it is no entry of that name, as when two processes read each other's
-    answers: close the connection and use nothing of it.
+    `wanted` is the name as it was asked for. Raises FrameError when it is no entry of that name, as
+    when two processes read each other's answers: close the connection and use nothing of it.
     """
-    if answer[RESULT_AT:] == NIL:
+    if answer.startswith(wanted, RESULT_AT + 1) and answer[RESULT_AT] == _ENTRY:
+        blob_at = RESULT_AT + 1 + len(wanted)
+        if blob_at < len(answer):
+            start, size = bin_span(answer, blob_at)
+            if 0 <= size < len(answer) - start:
+                return start, start + size
+    elif len(answer) == RESULT_AT + 1 and answer.endswith(NIL):
         return None
-    head = b"\x95" + encode_str(name)
-    if answer.startswith(head, RESULT_AT):
-        start, size = bin_span(answer, RESULT_AT + len(head))
-        if 0 <= size < len(answer) - start:
-            return start, start + size
     raise FrameError("the answer to a get is no entry of the name that was asked for")
 
 

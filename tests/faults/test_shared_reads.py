@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autoloadd_client.errors import CacheError
-from autoloadd_client.reading import DOUBT
 
+from ..running import get_locally
 from .shared_history import ABSENT, Board, Read, Writes, blob_of, number_of, reads_in
 
 if TYPE_CHECKING:
@@ -40,14 +40,11 @@ def read_until_over(daemon: Daemon, board: Board, target: Path, seed: int) -> No
         while not board.is_over:
             name = generator.randrange(NAMES)
             before = board.acknowledged(name)
-            blob = cache._shared.read(name_of(name))
-            is_local = blob is not DOUBT
-            if not is_local:
-                try:
-                    blob = cache.get(name_of(name))
-                except CacheError:
-                    # No daemon at the moment; nothing was read.
-                    continue
+            try:
+                is_local, blob = get_locally(cache, name_of(name))
+            except CacheError:
+                # No daemon at the moment; nothing was read.
+                continue
             after = board.begun(name)
             file.write(Read(name, before, after, number_of(blob), is_local).pack())
             # Readers of which each takes a whole processor would leave none for the daemon.

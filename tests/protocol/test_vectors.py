@@ -8,6 +8,7 @@ import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from autoloadd_protocol import encoding
+from autoloadd_protocol.encoding import encode_str
 from autoloadd_protocol.errors import FrameError
 from autoloadd_protocol.framing import FrameDecoder, encode_frame
 from autoloadd_protocol.messages import (
@@ -169,11 +170,11 @@ def test_boundaries_of_entries() -> None:
         # Ours names the durability that the vector leaves to the server.
         sent = decode_request(payload_of(data_of(case["put"])))
         assert decode_request(payload_of(put)).params == (*sent.params, "write")
-        get = get_request(0x10000, raw)
+        get = get_request(0x10000, encode_str(raw))
         assert decode_request(payload_of(get)).params == (name, None, None)
         answer = data_of(case["get_answer"])
         assert is_success(answer, get)
-        span = parse_get_answer(answer, raw)
+        span = parse_get_answer(answer, encode_str(raw))
         assert span is not None
         assert answer[slice(*span)] == blob
         assert parse_get_times(answer, span[1]) == (fingerprint, mtime, cached_at)
