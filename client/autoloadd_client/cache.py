@@ -80,7 +80,7 @@ class Cache(Control):
         connections = ProcessConnections(socket_path, read_producer(producer))
         super().__init__(connections, timeout=timeout, bulk_timeout=bulk_timeout)
         self._binary_mtime_ns = mtime = check_time(read_binary_time(binary, binary_mtime_ns))
-        self._shared = SharedReads(mtime)
+        self._shared = SharedReads(mtime, wanted=shared)
         asked = self._shared.asked if shared else None
         self._asker = Asker(connections, binary_mtime_ns=mtime, timeout=timeout, on_answer=asked)
         self._get: Read[bytes] = self._asker.get
@@ -110,10 +110,18 @@ class Cache(Control):
         return self._asker.get_entry(name, fingerprint=fingerprint)
 
     def get_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Return the blobs of those names that are present and fresh."""
-        from .listing import get_many  # noqa: PLC0415
+        """Return the blobs of those names that are present and fresh, all as of one time.
 
-        return get_many(self._many_calls(), check_list(names), self._binary_mtime_ns)
+        More than a frame holds (8 MiB) is asked for in parts: each as of a time of its own.
+        """
+        wanted = list(check_list(names))
+        found = self._shared.read_many(wanted)
+        if found is None:
+            from .listing import get_many  # noqa: PLC0415
+
+            found = get_many(self._many_calls(), wanted, self._binary_mtime_ns)
+            self._shared.asked(self._connections.own(), self._deadline())
+        return found
 
     def put(
         self,

@@ -14,7 +14,7 @@ from .errors import CacheError, RefusedError
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Protocol, TypeAlias, TypeVar
 
     from .connection import Connection
@@ -121,16 +121,20 @@ def make_reader(
 
 
 class SharedReads:
-    """Decides what readers look names up in. Its methods raise nothing."""
+    """Decides what readers look names up in; nothing, ever, where they are not `wanted`.
 
-    def __init__(self, binary_mtime_ns: int | None) -> None:
+    Its methods raise nothing.
+    """
+
+    def __init__(self, binary_mtime_ns: int | None, *, wanted: bool = True) -> None:
         self._binary_mtime_ns = binary_mtime_ns
         self._use: Callable[[Lookup], None] = _ignore
         self._use_view: Callable[[Lookup], None] = _ignore
+        self._lookup = NOTHING
         self._attachment: Attachment | None = None
         self._life: object = None
         self._gets = 0
-        self._not_before = 0.0
+        self._not_before = 0.0 if wanted else float("inf")
         self._turn = _thread.allocate_lock()
         self._pid = os.getpid()
 
@@ -141,6 +145,19 @@ class SharedReads:
         read, self._use = make_reader(get, self._binary_mtime_ns)
         read_view, self._use_view = make_reader(get_view, self._binary_mtime_ns)
         return read, read_view
+
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes] | None:
+        """Return the blobs of those names that are there and fresh; None: ask the daemon for all.
+
+        All as they were at one time, as in the daemon's own answer: that of the first look. What is
+        not doubtful later has not changed since; a reader of its own keeps to one image.
+        """
+        read, use = make_reader(_doubt, self._binary_mtime_ns)
+        use(self._lookup)
+        try:
+            return {name: blob for name in names if (blob := read(name)) is not None}
+        except DoubtError:
+            return None
 
     def asked(self, connection: Connection, deadline: float) -> None:
         """Note that a `get` was answered over the socket: attach, or go on, if that is right now.
@@ -164,8 +181,7 @@ class SharedReads:
 
         Called after it was sent, and `_follow` looks at that last: whichever comes second stops.
         """
-        self._use(NOTHING)
-        self._use_view(NOTHING)
+        self._show(NOTHING, NOTHING)
 
     def detach(self) -> None:
         """Let go of the mapped memory; whoever reads from it in this moment finishes.
@@ -190,10 +206,14 @@ class SharedReads:
         if attachment is None or attachment.is_outdated:
             attachment = self._attach(connection, deadline) or attachment
         if attachment is not None and self._may_read(connection):
-            self._use(attachment.lookup)
-            self._use_view(attachment.view_lookup)
+            self._show(attachment.lookup, attachment.view_lookup)
             if not self._may_read(connection):
                 self.suspend()
+
+    def _show(self, lookup: Lookup, view_lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._use(lookup)
+        self._use_view(view_lookup)
 
     def _may_read(self, connection: Connection) -> bool:
         return connection.is_settled and connection.life is self._life
@@ -222,6 +242,14 @@ class SharedReads:
         # Not the life that there is now: another thread may have ended the one it came over.
         self._attachment, self._life = attachment, life
         return attachment
+
+
+class DoubtError(Exception):
+    """Only the daemon knows. Never leaves this module."""
+
+
+def _doubt(name: str, *, fingerprint: bytes | None = None) -> bytes | None:
+    raise DoubtError
 
 
 def _ignore(_lookup: Lookup) -> None:

@@ -17,14 +17,6 @@ from autoloadd_protocol.limits import FRAME_BYTES
 
 from .reaching import time_left
 
-TYPE_CHECKING = False  # typing's own costs 10 ms
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
-    Space = TypeVar("Space", int, memoryview)
-    Received = TypeVar("Received", bytes, int)
-
 _RECEIVE_BYTES = 32 * 1024
 """One read takes a usual answer (3 kB, rarely more than 16) at once."""
 
@@ -110,46 +102,35 @@ class Wire:
             return  # someone has closed it: programs that become daemons close them all
 
     def _receive_rest(self, data: bytes, end: int, deadline: float) -> bytes:
-        frame = bytearray(end)
-        frame[: len(data)] = data
-        filled = len(data)
-        with memoryview(frame) as view:
-            while filled < end:
-                receive_into = _socket.socket.recv_into
-                filled += self._wait_for(receive_into, view[filled:], deadline)
-        return bytes(frame)
+        parts, filled = [data], len(data)
+        while filled < end:
+            parts.append(self._receive(deadline, end - filled))
+            filled += len(parts[-1])
+        return b"".join(parts)
 
-    def _receive(self, deadline: float) -> bytes:
-        receive = _socket.socket.recv if self.descriptors is None else self._receive_descriptors
-        return self._wait_for(receive, _RECEIVE_BYTES, deadline)
+    def _receive(self, deadline: float, size: int = _RECEIVE_BYTES) -> bytes:
+        if deadline - monotonic() < self._patience:
+            self._set_patience(time_left(deadline) * _PATIENCE)
+        while True:
+            try:
+                take = self._socket.recv if self.descriptors is None else self._take_descriptors
+                data = take(size)
+            except TimeoutError:
+                self._set_patience(time_left(deadline))
+            else:
+                if not data:
+                    raise EOFError
+                return data
 
-    def _receive_descriptors(self, sock: _socket.socket, size: int) -> bytes:
+    def _take_descriptors(self, size: int) -> bytes:
         assert self.descriptors is not None
         room = _socket.CMSG_SPACE(_MOST_DESCRIPTORS * _DESCRIPTOR_BYTES)
-        data, passed, *_ = sock.recvmsg(size, room, _socket.MSG_CMSG_CLOEXEC)
+        data, passed, *_ = self._socket.recvmsg(size, room, _socket.MSG_CMSG_CLOEXEC)
         for level, kind, numbers in passed:
             if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
                 whole = len(numbers) - len(numbers) % _DESCRIPTOR_BYTES
                 self.descriptors += memoryview(numbers)[:whole].cast("i").tolist()
         return data
-
-    def _wait_for(
-        self,
-        receive: Callable[[_socket.socket, Space], Received],
-        space: Space,
-        deadline: float,
-    ) -> Received:
-        if deadline - monotonic() < self._patience:
-            self._set_patience(time_left(deadline) * _PATIENCE)
-        while True:
-            try:
-                received = receive(self._socket, space)
-            except TimeoutError:
-                self._set_patience(time_left(deadline))
-            else:
-                if not received:
-                    raise EOFError
-                return received
 
     def _set_patience(self, seconds: float) -> None:
         self._socket.settimeout(seconds)
