@@ -81,7 +81,9 @@ class Connection:
             answer = self._ask_again(request, deadline) if again else self._ask(request, deadline)
         finally:
             self._lock.release()
-        return self._require_success(answer, request, deadline)
+        if is_result(answer):
+            return answer
+        raise self._refused(answer, request, deadline)
 
     def notify(self, notification: bytes, deadline: float) -> None:
         """Send a frame that gets no answer. What becomes of it is told by `flush`."""
@@ -111,7 +113,9 @@ class Connection:
                 self._unconfirmed = self._unflushed = 0
         finally:
             self._lock.release()
-        return self._require_success(answer, request, deadline), unconfirmed
+        if is_result(answer):
+            return answer, unconfirmed
+        raise self._refused(answer, request, deadline)
 
     def exchange_for_descriptors(self, request: bytes, deadline: float) -> tuple[bytes, list[int]]:
         """Return a successful answer's frame with the descriptors that came with it: the caller's.
@@ -127,11 +131,10 @@ class Connection:
             raise
         finally:
             self._lock.release()
-        try:
-            return self._require_success(answer, request, deadline), descriptors
-        except CacheError:
-            _close_all(descriptors)
-            raise
+        if is_result(answer):
+            return answer, descriptors
+        _close_all(descriptors)
+        raise self._refused(answer, request, deadline)
 
     @property
     def is_settled(self) -> bool:
@@ -225,13 +228,12 @@ class Connection:
         wire.send(data, deadline)
         return wire
 
-    def _require_success(self, answer: bytes, request: bytes, deadline: float) -> bytes:
-        if is_result(answer):
-            return answer
+    def _refused(self, answer: bytes, request: bytes, deadline: float) -> CacheError:
+        """Return the error that an answer stands for. Closes where it is none of ours."""
         error = _refusal(answer, request)
         if isinstance(error, ForgedError):
             self.close(deadline)
-        raise error
+        return error
 
     def _receive_hello(self, wire: Wire, deadline: float) -> None:
         answer = wire.receive_frame(deadline)

@@ -28,19 +28,17 @@ if TYPE_CHECKING:
 
         def __call__(self, name: str, *, fingerprint: bytes | None = None) -> Found_co | None: ...
 
-    Lookup: TypeAlias = tuple[
+    Tools: TypeAlias = tuple[
+        Callable[[], int],  # until when the page may be trusted (ns); 0: not at all
         Callable[[bytes], int],  # crc32
-        Callable[[Any, int], tuple[bytes, int, int, int]],  # unpacks name, mtime, start, end
-        Sequence[int],  # each bucket's last change
+        Callable[[Any, int], tuple[bytes, int, int, int]],  # a slot: name, mtime, start, end
         int,  # mask of a bucket
-        int,  # the image's generation
-        int,  # mask of a slot's place, in bytes
         int,  # bytes from a slot to the next
-        Any,  # the image: a slice of it is what is returned
         int,  # the longest name that stands in a slot, in bytes
-        Callable[[], int],  # until when the page may be trusted (ns), 0: not at all
     ]
-    """What is attached, with all that a lookup needs, as one value: it changes as a whole."""
+    Lookup: TypeAlias = tuple[Sequence[int], int, int, Any, Tools]
+    """Each bucket's last change, the image's generation, the mask of a slot's place in bytes, the
+    image (a slice of it is what is returned), and what is the same for all images but the first."""
 
 _ATTACH_AFTER = 16
 """Gets over the socket before attaching: what that loads costs as much time as some hundred."""
@@ -62,7 +60,7 @@ def _never() -> int:
     return 0
 
 
-NOTHING: Lookup = (len, lambda _image, _at: (b"", 0, 0, 0), (1,), 0, 0, 0, 0, b"", 0, _never)
+NOTHING: Lookup = (b"\1" * 4096, 0, 0, b"", (_never, len, lambda *_: (b"", 0, 0, 0), 0, 0, 0))
 """Attached to nothing: every bucket changed after the image."""
 
 
@@ -74,10 +72,10 @@ def make_reader(
     It asks whenever there is doubt; also what is no name, and so is refused. `use` may be called at
     any time by any thread: a get that has begun ends with what it has.
     """
-    # A closure: attributes of an object would cost a third more. `docs/performance.md` has what is
-    # left of it.
+    # A closure: attributes of an object would cost a third more.
     oldest = -(2**63) if binary_mtime_ns is None else binary_mtime_ns
     now, lookup, trusted_until = monotonic_ns, NOTHING, 0
+    _, crc32, unpack, bucket_mask, step, longest = NOTHING[-1]
 
     def read(name: str, *, fingerprint: bytes | None = None) -> Found | None:
         if fingerprint is not None or (now() >= trusted_until and not renew_trust()):
@@ -86,9 +84,9 @@ def make_reader(
             key = name.encode()
         except (AttributeError, UnicodeEncodeError):
             return ask(name)
-        # After the lease: a page that died in between has all its buckets at the top. And all of it
-        # at once: by another thread it may be replaced between any two steps.
-        crc32, unpack, buckets, bucket_mask, generation, mask, step, image, longest, _ = lookup
+        # After the lease: a page that died in between has all its buckets at the top. And at once:
+        # another thread may put something else there between any two steps.
+        buckets, generation, mask, image, _ = lookup
         checksum = crc32(key)
         if buckets[checksum & bucket_mask] > generation:
             return ask(name)
@@ -107,14 +105,17 @@ def make_reader(
         return None if start else ask(name)
 
     def renew_trust() -> bool:
-        # What another thread reads of another page meanwhile does no harm: this one's daemon served
-        # when it was attached to, which was after every heartbeat that was read before.
+        # If another thread brings another page meanwhile, the trust in this one holds for that too:
+        # its daemon served when it was attached to, after every heartbeat that was read before.
         nonlocal trusted_until
-        trusted_until = lookup[-1]()
+        trusted_until = lookup[-1][0]()
         return now() < trusted_until
 
     def use(found: Lookup) -> None:
-        nonlocal lookup
+        nonlocal lookup, crc32, unpack, bucket_mask, step, longest
+        if found is not NOTHING:
+            # Not imported before there is an image: zlib alone costs a shell's one get 0.3 ms.
+            _, crc32, unpack, bucket_mask, step, longest = found[-1]
         lookup = found
 
     return read, use

@@ -122,18 +122,9 @@ class Attachment:
         return self._words[IMAGE_AT] != self.generation or self._words[STATE_AT] != LIVE
 
     def _make_lookup(self, image: mmap.mmap | memoryview) -> Lookup:
-        return (
-            crc32,
-            _UNPACK_SLOT,
-            self._words[BUCKETS_AT:],
-            BUCKET_MASK,
-            self.generation,
-            self._mask,
-            SLOT_BYTES,
-            image,
-            SLOT_NAME_BYTES,
-            partial(_trusted_until, self._words),
-        )
+        trust = partial(_trusted_until, self._words)
+        tools = trust, crc32, _UNPACK_SLOT, BUCKET_MASK, SLOT_BYTES, SLOT_NAME_BYTES
+        return self._words[BUCKETS_AT:], self.generation, self._mask, image, tools
 
 
 def _trusted_until(words: memoryview) -> int:
