@@ -10,8 +10,8 @@ from autoloadd_protocol.errors import FrameError
 from autoloadd_protocol.rendezvous import is_switched_off
 from autoloadd_protocol.requests import (
     encode_freshness,
+    find_blob,
     get_request,
-    parse_get_answer,
     parse_get_times,
 )
 
@@ -85,7 +85,7 @@ class Asker:
         request = get_request(connection.next_id(), wanted, freshness)
         answer = connection.exchange(request, deadline)
         try:
-            span = parse_get_answer(answer, wanted)
+            span = find_blob(answer, wanted)
         except FrameError as exc:
             connection.close(deadline)
             raise ForgedError(str(exc)) from exc

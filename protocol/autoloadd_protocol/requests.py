@@ -146,12 +146,17 @@ def is_result(answer: bytes) -> bool:
     return answer.startswith(NIL, _ERROR_AT)
 
 
-def parse_get_answer(answer: bytes, wanted: bytes) -> tuple[int, int] | None:
+def parse_get_answer(answer: bytes, name: bytes) -> tuple[int, int] | None:
     """Return where the blob begins and ends in a successful answer's frame; None: a miss.
 
-    `wanted` is the name as it was asked for. Raises FrameError when it is no entry of that name, as
-    when two processes read each other's answers: close the connection and use nothing of it.
+    Raises FrameError when it is no entry of that name, as when two processes read each other's
+    answers: close the connection and use nothing of it.
     """
+    return find_blob(answer, encode_str(name))
+
+
+def find_blob(answer: bytes, wanted: bytes) -> tuple[int, int] | None:
+    """Return what `parse_get_answer` does; `wanted` is the name as `get_request` takes it."""
     if answer.startswith(wanted, RESULT_AT + 1) and answer[RESULT_AT] == _ENTRY:
         blob_at = RESULT_AT + 1 + len(wanted)
         if blob_at < len(answer):

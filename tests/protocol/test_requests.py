@@ -97,12 +97,11 @@ def test_a_hit_is_taken_apart(
     mtime: int,
     cached_at: int,
 ) -> None:
-    wanted = encode_str(name.encode())
-    asked = get_request(request_id, wanted)
+    asked = get_request(request_id, encode_str(name.encode()))
     hit = answer([name, blob, fingerprint, mtime, cached_at], request_id)
     assert hit[4:].startswith(answer_id(asked))
     assert is_success(hit, asked)
-    span = parse_get_answer(hit, wanted)
+    span = parse_get_answer(hit, name.encode())
     assert span is not None
     assert hit[slice(*span)] == blob
     assert parse_get_times(hit, span[1]) == (fingerprint, mtime, cached_at)
@@ -111,7 +110,7 @@ def test_a_hit_is_taken_apart(
 def test_a_miss() -> None:
     asked = get_request(FIRST_ID, F)
     assert is_success(answer(None), asked)
-    assert parse_get_answer(answer(None), F) is None
+    assert parse_get_answer(answer(None), b"f") is None
 
 
 def test_a_refusal_and_a_crossed_answer_are_no_success() -> None:
@@ -144,7 +143,7 @@ ENTRY = ["f", b"blob", b"p", 1, 2]
 )
 def test_what_is_no_entry_of_that_name_is_refused(result: object) -> None:
     with pytest.raises(FrameError, match="no entry of the name"):
-        parse_get_answer(answer(result), F)
+        parse_get_answer(answer(result), b"f")
 
 
 def test_a_hit_that_ends_within_its_blob_is_refused() -> None:
@@ -152,7 +151,7 @@ def test_a_hit_that_ends_within_its_blob_is_refused() -> None:
     blob_end = hit.index(b"blob") + 4
     for end in range(12, blob_end + 1):
         with pytest.raises(FrameError):
-            parse_get_answer(hit[:end], F)
+            parse_get_answer(hit[:end], b"f")
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_boundaries_of_entries() -> None:
         assert decode_request(payload_of(get)).params == (name, None, None)
         answer = data_of(case["get_answer"])
         assert is_success(answer, get)
-        span = parse_get_answer(answer, encode_str(raw))
+        span = parse_get_answer(answer, raw)
         assert span is not None
         assert answer[slice(*span)] == blob
         assert parse_get_times(answer, span[1]) == (fingerprint, mtime, cached_at)
