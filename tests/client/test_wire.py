@@ -150,8 +150,9 @@ def test_a_wire_that_is_forgotten_closes_its_descriptor_once() -> None:
     wires = [Wire(near)]
     number = near.fileno()
     del near
-    with pytest.warns(ResourceWarning, match="unclosed"):
+    with pytest.warns(ResourceWarning, match="unclosed") as caught:
         wires.clear()
+    assert len(caught) == 1
     assert far.recv(1) == b""
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
