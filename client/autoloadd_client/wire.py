@@ -126,10 +126,10 @@ class Wire:
         assert self.descriptors is not None
         room = _socket.CMSG_SPACE(_MOST_DESCRIPTORS * _DESCRIPTOR_BYTES)
         data, passed, *_ = self._socket.recvmsg(size, room, _socket.MSG_CMSG_CLOEXEC)
-        for level, kind, numbers in passed:
-            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-                whole = len(numbers) - len(numbers) % _DESCRIPTOR_BYTES
-                self.descriptors += memoryview(numbers)[:whole].cast("i").tolist()
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
+        for numbers in [numbers for level, kind, numbers in passed if (level, kind) == rights]:
+            whole = len(numbers) - len(numbers) % _DESCRIPTOR_BYTES
+            self.descriptors += memoryview(numbers)[:whole].cast("i").tolist()
         return data
 
     def _set_patience(self, seconds: float) -> None:
