@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .calls import Flushed
     from .connection import Connection
     from .entry import Entry
+    from .leasing import Lease
     from .reading import Read
 
     Blob: TypeAlias = bytes | bytearray | memoryview
@@ -109,6 +110,27 @@ class Cache(Control):
         """Return a blob with its fingerprint and times; None when it is absent or stale."""
         return self._asker.get_entry(name, fingerprint=fingerprint)
 
+    def lease(
+        self,
+        name: str,
+        *,
+        fingerprint: bytes | None = None,
+        wait: float = 0.0,
+        hold: float = 30.0,
+        stale_ok: bool = False,
+    ) -> Entry | Lease | None:
+        """After a miss: return a Lease, for the one who makes the entry, or what the others get.
+
+        Those get an Entry: when it is stored or, with `stale_ok`, at once the old one, if there is
+        one. None: not within `wait` (at most 10 s), or the daemon has no leases: make it without
+        one. A Lease lasts `hold` (at most 120 s). The timeout is added to `wait`.
+        """
+        from .leasing import LeaseCall  # noqa: PLC0415
+
+        self._connection()  # refuses before anything is asked
+        call = LeaseCall(self._connections.new(), name, fingerprint, self._binary_mtime_ns)
+        return call.ask(wait=wait, hold=hold, stale_ok=stale_ok, timeout=self._timeout)
+
     def get_many(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return the blobs of those names that are present and fresh, all as of one time.
 
@@ -122,6 +144,15 @@ class Cache(Control):
             found = get_many(self._many_calls(), wanted, self._binary_mtime_ns)
             self._shared.asked(self._connections.own(), self._deadline())
         return found
+
+    def get_entries(self, names: Iterable[str]) -> Iterator[tuple[str, Entry]]:
+        """Yield (name, Entry) of those names that are present and fresh, in their order.
+
+        The names are taken from the iterable page by page, as the entries are taken from here.
+        """
+        from .listing import get_entries  # noqa: PLC0415
+
+        return get_entries(self._call, check_list(names), self._binary_mtime_ns)
 
     def put(
         self,
@@ -174,23 +205,28 @@ class Cache(Control):
         self,
         entries: Entries,
         *,
+        built_at_ns: int | None = None,
         sync: str = "write",
         on_progress: Callable[[int], None] | None = None,
     ) -> int:
         """Store any number of entries beside those there are; return the generation.
 
         They are taken from the iterable as they are sent, and all become visible at the end, or
-        none do. `on_progress` is called with the number sent so far. Raises ConnectionLostError
-        when the daemon goes away half-way: send all of it again.
+        none do. `on_progress` is called with the number sent so far. `built_at_ns` is stored in
+        the shard's header where they are its only entries. Raises ConnectionLostError when the
+        daemon goes away half-way: send all of it again.
         """
         from .bulk import chunks_of  # noqa: PLC0415
 
         self._connection()  # refuses before anything is taken from the iterable
         chunks = chunks_of(_pairs(entries))
         first, second = next(chunks), next(chunks, None)
-        if second is not None:
-            rest = chain((first, second), chunks)
-            return self._stream("merge", rest, sync, on_progress=on_progress)
+        if second is not None or built_at_ns is not None:
+            rest = chain([first] if second is None else [first, second], chunks)
+            built_at_ns = check_time(built_at_ns)
+            return self._stream(
+                "merge", rest, sync, built_at_ns=built_at_ns, on_progress=on_progress
+            )
         generation = self._put_chunk(first, sync)
         if on_progress is not None:
             on_progress(len(first))

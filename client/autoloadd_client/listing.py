@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from autoloadd_protocol.limits import NAME_BYTES, NAMES
+from autoloadd_protocol.limits import LISTED_NAMES, NAME_BYTES, NAMES
 
 from .calls import notify, require_int, require_items, require_map
 from .checks import check_fingerprint, check_name, check_time
+from .entry import Entry
 from .errors import ForgedError
 
 if TYPE_CHECKING:
@@ -36,14 +38,32 @@ def get_many(ask: Ask, names: Iterable[str], binary_mtime_ns: int | None) -> dic
     """Return the blobs of those names that are present and fresh."""
     found: dict[str, bytes] = {}
     for batch in name_batches(list(dict.fromkeys(names))):
-        wanted = batch
-        while wanted:
-            answer = require_items(ask("get_many", wanted, binary_mtime_ns), 2)
-            entries, left = require_map(answer[0]), list(require_items(answer[1]))
-            _check_progress(wanted, entries, left)
+        for entries in _get_all(ask, batch, binary_mtime_ns):
             found.update(_blobs_of(entries))
-            wanted = left
     return found
+
+
+def get_entries(
+    ask: Ask, names: Iterable[str], binary_mtime_ns: int | None
+) -> Iterator[tuple[str, Entry]]:
+    """Yield (name, Entry) of those names that are present and fresh, in the order of the names."""
+    remaining = iter(names)
+    while page := list(islice(remaining, LISTED_NAMES)):
+        found: dict[str, Any] = {}
+        for batch in batches(dict.fromkeys(page), lambda name: len(check_name(name))):
+            for entries in _get_all(ask, batch, binary_mtime_ns):
+                found.update(entries)
+        yield from ((name, _read_entry(found[name])) for name in page if name in found)
+
+
+def _get_all(ask: Ask, wanted: list[str], binary_mtime_ns: int | None) -> Iterator[dict[str, Any]]:
+    """Yield maps of entries until none of the names is left over."""
+    while wanted:
+        answer = require_items(ask("get_many", wanted, binary_mtime_ns), 2)
+        entries, left = require_map(answer[0]), list(require_items(answer[1]))
+        _check_progress(wanted, entries, left)
+        yield entries
+        wanted = left
 
 
 def missing(ask: Ask, names: Iterable[Wanted], binary_mtime_ns: int | None) -> list[str]:
@@ -136,6 +156,14 @@ def _blobs_of(entries: dict[str, Any]) -> dict[str, bytes]:
     if len(blobs) < len(entries) or not set(map(type, blobs.values())) <= {bytes}:
         raise ForgedError("expected entries, each with a blob")
     return blobs
+
+
+def _read_entry(entry: object) -> Entry:
+    match entry:
+        case (bytes(blob), None | bytes() as fingerprint, int(mtime_ns), int(cached_at_ns)):
+            return Entry(blob, fingerprint, mtime_ns, cached_at_ns)
+        case _:
+            raise ForgedError(f"expected an entry, got {entry!r:.80}")
 
 
 def _is_behind(name: str, after: str) -> bool:

@@ -27,6 +27,7 @@ from .config import AT_ONCE, AT_START
 from .descriptors import raise_limit
 from .errors import AlreadyServedError, ConfigError, StartError, StopError
 from .exhaustion import run_or_end
+from .lease_timer import end_leases_in_time
 from .listening import DirectoryLock, Listener, bind
 from .log import set_level
 from .methods.context import Context
@@ -202,6 +203,9 @@ class App:
                 nursery.start_soon(run_or_end, self._sync_regularly)
                 nursery.start_soon(run_or_end, self._beat)
                 nursery.start_soon(run_or_end, self._begin_to_write)
+                nursery.start_soon(
+                    run_or_end, end_leases_in_time, self._writer.leases, self._server.settle
+                )
 
     async def _tick(self) -> None:
         """Look after what no event announces: deadlines, the socket's file, storage that is ill."""
@@ -320,6 +324,8 @@ class App:
         self._check_cache_directory()
         self._server.stop_listening()
         self._listener.close()
+        self._writer.leases.close()
+        self._server.settle()
         with trio.move_on_after(_DRAIN_SECONDS):
             while not self._writer.is_idle:
                 self._writer.resume()

@@ -19,6 +19,7 @@ from autoloadd_protocol.limits import CONNECTIONS
 
 from .descriptors import are_short
 from .peers import Peer, is_our_user, longest_idle
+from .plain_gets import PlainGets
 from .shortage import Shortage
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class EpollServer:
         self._context = context
         self._epoll = select.epoll()
         self._peers: dict[int, Peer] = {}
+        self._quiet: dict[int, Peer] = {}
+        self._plain_gets = PlainGets(context, self._quiet)
         self._listener: socket.socket | None = None
         self._accepting = False
         self._shortage = Shortage(context.metrics)
@@ -90,7 +93,10 @@ class EpollServer:
                 events = self._epoll.poll(0, _EVENTS_PER_TURN)
                 if events or self._again or self._answered:
                     polls = _IDLE_POLLS if len(events) == 1 else 0
-                    self._turn(events)
+                    self._context.now_ns = time.monotonic_ns()
+                    left = self._plain_gets.answer(events) if self._room.is_ample else events
+                    if left or self._again or self._answered:
+                        self._turn(left)
                     if self._context.now_ns - last_checkpoint > _NS_WITHOUT_CHECKPOINT:
                         await trio.lowlevel.checkpoint()
                         last_checkpoint = time.monotonic_ns()
@@ -144,7 +150,6 @@ class EpollServer:
         self._close(peer)
 
     def _turn(self, events: list[tuple[int, int]]) -> None:
-        self._context.now_ns = time.monotonic_ns()
         again, self._again = self._again, set()
         for descriptor, event in events:
             peer = self._peers.get(descriptor)
@@ -202,6 +207,10 @@ class EpollServer:
             interest |= select.EPOLLOUT
         if interest != peer.interest:
             self._watch_for(peer, interest)
+        if interest == select.EPOLLIN and session.is_quiet:
+            self._quiet[peer.descriptor] = peer
+        else:
+            self._quiet.pop(peer.descriptor, None)
         is_read = bool(interest & select.EPOLLIN)
         peer.note_deadlines(self._context.now_ns, unsent_before, is_read=is_read)
         if peer.waits_for_rest_since_ns or peer.blocked_since_ns:
@@ -271,6 +280,7 @@ class EpollServer:
 
     def _close(self, peer: Peer) -> None:
         del self._peers[peer.descriptor]
+        self._quiet.pop(peer.descriptor, None)
         for group in (self._again, self._answered, self._watched, self._held, self._without_room):
             group.discard(peer)
         self._room.forget(peer)

@@ -106,8 +106,11 @@ class Shard:
             return self._changes[name]
         if name in self._building:
             return self._building[name]
-        image = self.visible_image
-        return None if image is None else image.look_up(name)
+        image = self.image
+        # As `visible_image` says, which takes longer to ask.
+        if image is None or image.header.generation < self._floor:
+            return None
+        return image.look_up(name)
 
     def frozen(self) -> Frozen:
         """Return what is stored now, for whoever reads it in steps while the shard changes."""

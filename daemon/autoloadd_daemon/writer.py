@@ -24,6 +24,7 @@ from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_D
 from .catalog import SHARD_BYTES
 from .descriptors import journals_allowed
 from .errors import DescriptorsError, StorageError
+from .leases import Leases
 from .writes import Flush
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class Writer:
         self, catalog: Catalog, builder: Builder, sync_thread: SyncThread, metrics: Metrics
     ) -> None:
         self.on_progress: Callable[[], None] = lambda: None
+        self.leases = Leases()
+        """Whatever is stored ends the lease on its name."""
         self._catalog = catalog
         self._builder = builder
         self._sync_thread = sync_thread
@@ -336,10 +339,18 @@ class Writer:
             self._builder.look_at(group.shard, grown + group.appended_bytes)
             if any(write.changes for write, _ in group.writes):
                 self._note_success()
+        if self.leases.held:
+            self._end_leases(groups)
         for write in batch:
             if failure is not None and isinstance(write, Flush):
                 self._refuse(write, failure)
             write.done(write.outcome)
+
+    def _end_leases(self, groups: list[_Group]) -> None:
+        now = time.monotonic_ns()
+        for group in groups:
+            for write, _ in group.writes:
+                self.leases.note_stored(group.shard.id, write.stored_names, now)
 
     def _drop(self, drop: Drop) -> None:
         if self._catalog.find(drop.shard_id) is None:
@@ -366,6 +377,8 @@ class Writer:
             self._catalog.forget_unwritten(group.shard)
 
     def _refuse(self, write: Write, error: StorageError) -> None:
+        if self.leases.held:
+            self.leases.note_refused(write.producer.shard_id(), write.stored_names)
         # What stays behind is named by no frame: recovery sweeps it up.
         with suppress(OSError):
             write.give_up()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from .storage import records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from autoloadd_protocol.errors import RequestError
     from autoloadd_protocol.page import Page
@@ -60,6 +60,11 @@ class Write(ABC):
     def apply(self, shard: Shard, generation: int) -> object:
         """Make the change; return the result for the client."""
 
+    @property
+    def stored_names(self) -> Collection[bytes]:
+        """The names that it stores entries under."""
+        return ()
+
     def give_up(self) -> None:
         """Undo `prepare` of a write that is refused. Raises OSError."""
         return
@@ -88,6 +93,11 @@ class Put(Write):
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return the records behind one frame's head."""
         return records.encode_put(generation, synced, [record for _, record in self.entries])
+
+    @property
+    def stored_names(self) -> Collection[bytes]:
+        """The entries' names."""
+        return [name for name, _ in self.entries]
 
     @property
     def stored_bytes(self) -> int:
@@ -170,16 +180,25 @@ class CommitBulk(Write):
         return records.encode_bulk(generation, synced, self._described)
 
     def apply(self, shard: Shard, generation: int) -> object:
-        """Store what was staged, a replace in place of everything; the result: the generation."""
+        """Store what was staged, a replace in place of everything; the result: the generation.
+
+        A shard that has no entries besides takes the time that the bulk was built at.
+        """
         if self.staged.mode == "replace":
             shard.clear(generation)
-            shard.built_at_ns = self.staged.built_at_ns or shard.built_at_ns
+        if self.staged.built_at_ns is not None and not shard.entries:
+            shard.built_at_ns = self.staged.built_at_ns
         shard.put(self.staged.records.items(), generation)
         return generation
 
     def give_up(self) -> None:
         """Remove the file, under whichever name: no frame counts that names it."""
         self.staged.discard()
+
+    @property
+    def stored_names(self) -> Collection[bytes]:
+        """The names of what was staged."""
+        return self.staged.records.keys()
 
     @property
     def bulk(self) -> CommittedBulk | None:

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 PREFIX = Struct("<II")
 PREFIX_BYTES = PREFIX.size
 
-_UNPACK_PREFIX: Callable[[bytes | memoryview, int], tuple[int, int]] = PREFIX.unpack_from
+BODY_BYTES = Struct("<I")
+"""The prefix's second half: it ends where the body begins."""
+
+_unpack_body_bytes: Callable[[bytes | memoryview, int], tuple[int]] = BODY_BYTES.unpack_from
 
 
 class Record(NamedTuple):
@@ -98,7 +101,7 @@ def body_start(name_bytes: int, blob_start: int, blob_bytes: int) -> int:
 
 def body_bytes(buffer: bytes | memoryview, start: int) -> int:
     """Return the length of the body that begins at `start`, as its prefix says."""
-    return _UNPACK_PREFIX(buffer, start - PREFIX_BYTES)[1]
+    return _unpack_body_bytes(buffer, start - BODY_BYTES.size)[0]
 
 
 def name_span(record: Record) -> tuple[int, int]:

@@ -190,6 +190,30 @@ def test_what_was_recovered_again_ends_the_pages_of_before(
     assert set(words[BUCKETS_AT:]) == {NEVER}
 
 
+def test_a_flush_in_a_batch_changes_nothing_on_the_page(engine: Engine, sharing: Sharing) -> None:
+    shard = build(engine)
+    _, (_, page) = sharing.attach(new_session(engine), shard)
+    talk = Talk(engine)
+    talk.send("put", "a", b"newer")
+    talk.send("flush")
+    assert [answer.error for answer in talk.run()] == [None, None]
+    assert sorted(words_of(page)[BUCKETS_AT:])[-2:] == [0, shard.generation]
+
+
+def test_where_no_page_can_be_made_it_is_busy(engine: Engine, sharing: Sharing) -> None:
+    shard = build(engine)
+    before = len(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE_BYTES - 1, hard))
+    try:
+        with pytest.raises(RequestError, match="no memory can be shared: File too large") as busy:
+            sharing.attach(new_session(engine), shard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert busy.value.code == BUSY
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_an_eviction_is_on_the_page(engine: Engine, sharing: Sharing) -> None:
     """Who maps the image before would still find what is gone."""
     shard = build(engine)

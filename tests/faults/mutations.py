@@ -7,6 +7,8 @@ notices survives, and is a gap in the tests.
 from __future__ import annotations
 
 from .mutation import Mutation
+from .mutations_in_files import FILE_MUTATIONS
+from .mutations_in_leases import LEASE_MUTATIONS
 from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
@@ -29,8 +31,25 @@ _CLIENT = "client/autoloadd_client"
 _PROTOCOL = "protocol/autoloadd_protocol"
 
 MUTATIONS: tuple[Mutation, ...] = (
+    *FILE_MUTATIONS,
     *STORAGE_MUTATIONS,
     *SHARED_READS_MUTATIONS,
+    # Plain gets
+    Mutation(
+        "plain get answered before a write of its own connection",
+        f"{_DAEMON}/session.py",
+        "            or self._pending_writes\n            or self._stalled\n",
+        "            or self._stalled\n",
+        ("tests/e2e/test_daemon_order.py",),
+    ),
+    Mutation(
+        "plain get of a stale entry answered",
+        f"{_DAEMON}/plain_gets.py",
+        "        if mtime_ns < oldest_ns or size > _ANSWER_BYTES:",
+        "        if size > _ANSWER_BYTES:",
+        ("tests/daemon/test_plain_gets.py",),
+    ),
+    *LEASE_MUTATIONS,
     # One daemon, one user
     Mutation(
         "directory not locked",

@@ -69,6 +69,14 @@ class Recovered:
         self.changes = {}
         self.floor = generation
 
+    def has_entries(self) -> bool:
+        """Tell whether there is any entry, in what was applied so far."""
+        if any(record is not None for record in self.changes.values()):
+            return True
+        base = self.snapshot().base
+        # What is left are deletes: each takes at most one entry of the image.
+        return base is not None and any(name not in self.changes for name, _ in base.entries())
+
     def snapshot(self) -> Snapshot:
         """Return what an image of this shard is built from."""
         hidden = self.image is None or self.image.header.generation < self.floor
@@ -236,7 +244,8 @@ def _apply_frame(files: Files, directory: str, shard: Recovered, frame: Frame) -
         records = read_bulk(files, directory, frame.bulk)
         if frame.bulk.mode == "replace":
             shard.hide_everything(frame.generation)
-            shard.built_at_ns = frame.bulk.built_at_ns or shard.built_at_ns
+        if frame.bulk.built_at_ns is not None and not shard.has_entries():
+            shard.built_at_ns = frame.bulk.built_at_ns
         shard.change(records)
 
 
