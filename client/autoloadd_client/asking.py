@@ -11,7 +11,7 @@ from autoloadd_protocol.rendezvous import is_switched_off
 from autoloadd_protocol.requests import (
     encode_freshness,
     find_blob,
-    get_request,
+    join_get_request,
     parse_get_times,
 )
 
@@ -82,7 +82,7 @@ class Asker:
         freshness = self._freshness
         if fingerprint is not None:
             freshness = encode_freshness(self._binary_mtime_ns, check_fingerprint(fingerprint))
-        request = get_request(connection.next_id(), wanted, freshness)
+        request = join_get_request(connection.next_id(), wanted, freshness)
         answer = connection.exchange(request, deadline)
         try:
             span = find_blob(answer, wanted)

@@ -23,7 +23,7 @@ from .control import Control
 from .errors import ForgedError
 from .identity import read_binary_time, read_producer
 from .process import ProcessConnections
-from .reading import SharedReads
+from .reading import SharedReads, disguise
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -216,10 +216,10 @@ class Cache(Control):
         the shard's header where they are its only entries. Raises ConnectionLostError when the
         daemon goes away half-way: send all of it again.
         """
-        from .bulk import chunks_of  # noqa: PLC0415
+        from .bulk import chunks_of, pairs_of  # noqa: PLC0415
 
         self._connection()  # refuses before anything is taken from the iterable
-        chunks = chunks_of(_pairs(entries))
+        chunks = chunks_of(pairs_of(entries))
         first, second = next(chunks), next(chunks, None)
         if second is not None or built_at_ns is not None:
             rest = chain([first] if second is None else [first, second], chunks)
@@ -244,11 +244,11 @@ class Cache(Control):
 
         `built_at_ns` is stored in the shard's header; None: now.
         """
-        from .bulk import chunks_of  # noqa: PLC0415
+        from .bulk import chunks_of, pairs_of  # noqa: PLC0415
 
         return self._stream(
             "replace",
-            chunks_of(_pairs(entries)),
+            chunks_of(pairs_of(entries)),
             sync,
             built_at_ns=check_time(built_at_ns),
             on_progress=on_progress,
@@ -332,11 +332,8 @@ class Cache(Control):
         Not where a subclass, or a test, has put something else there.
         """
         for name, read in (("get", self._get), ("get_view", self._get_view)):
-            method = _SHORTENED[name]
-            if getattr(type(self), name) is method:
-                for attribute in ("__doc__", "__module__", "__name__", "__qualname__"):
-                    setattr(read, attribute, getattr(method, attribute))
-                vars(self)[name] = read
+            if getattr(type(self), name) is _SHORTENED[name]:
+                vars(self)[name] = disguise(read, _SHORTENED[name])
 
     def _connection(self) -> Connection:
         refuse_switched_off()
@@ -346,11 +343,8 @@ class Cache(Control):
         try:
             return parse_uint_answer(answer)
         except FrameError as exc:
-            self._distrust(exc)
-
-    def _distrust(self, reason: FrameError) -> NoReturn:
-        self.close()
-        raise ForgedError(str(reason)) from reason
+            self.close()
+            raise ForgedError(str(exc)) from exc
 
     def _call(self, method: str, *params: object, seconds: float | None = None) -> Any:
         from .calls import call  # noqa: PLC0415
@@ -405,9 +399,3 @@ class Cache(Control):
 
 
 _SHORTENED = {"get": Cache.get, "get_view": Cache.get_view}
-
-
-def _pairs(entries: Entries) -> Iterable[tuple[str, Blob | Entry]]:
-    from collections.abc import Mapping  # noqa: PLC0415
-
-    return entries.items() if isinstance(entries, Mapping) else entries

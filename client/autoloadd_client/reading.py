@@ -121,6 +121,13 @@ def make_reader(
     return read, use
 
 
+def disguise(read: Read[Found], method: object) -> Read[Found]:
+    """Return a reader that looks to people, and to `help`, like the method that it stands for."""
+    for attribute in ("__doc__", "__module__", "__name__", "__qualname__"):
+        setattr(read, attribute, getattr(method, attribute))
+    return read
+
+
 class SharedReads:
     """Decides what readers look names up in; nothing, ever, where they are not `wanted`.
 

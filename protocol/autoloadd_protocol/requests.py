@@ -96,14 +96,20 @@ def encode_freshness(binary_mtime_ns: int | None, fingerprint: bytes | None = No
     return encode_optional_int(binary_mtime_ns) + encode_optional_bin(fingerprint)
 
 
-_NO_FRESHNESS = encode_freshness(None)
+def get_request(
+    request_id: int,
+    name: bytes,
+    *,
+    binary_mtime_ns: int | None = None,
+    fingerprint: bytes | None = None,
+) -> bytes:
+    """Return the frame that asks for one entry. `name` is UTF-8, the id one of `next_id`'s."""
+    freshness = encode_freshness(binary_mtime_ns, fingerprint)
+    return join_get_request(request_id, encode_str(name), freshness)
 
 
-def get_request(request_id: int, wanted: bytes, freshness: bytes = _NO_FRESHNESS) -> bytes:
-    """Return the frame that asks for one entry. `wanted` is the name by `encode_str`.
-
-    The id is one of `next_id`'s, in five bytes.
-    """
+def join_get_request(request_id: int, wanted: bytes, freshness: bytes) -> bytes:
+    """Return what `get_request` does: `wanted` is the name by `encode_str`."""
     rest = wanted + freshness
     return b"%b\x94\x00\xce%b\xa3get\x93%b" % (
         (len(rest) + _GET_BYTES).to_bytes(LENGTH_BYTES, "big"),
@@ -192,7 +198,7 @@ def parse_get_answer(answer: bytes, name: bytes) -> tuple[int, int] | None:
 
 
 def find_blob(answer: bytes, wanted: bytes) -> tuple[int, int] | None:
-    """Return what `parse_get_answer` does; `wanted` is the name as `get_request` takes it."""
+    """Return what `parse_get_answer` does; `wanted` is the name by `encode_str`."""
     if answer.startswith(wanted, RESULT_AT + 1) and answer[RESULT_AT] == _ENTRY:
         blob_at = RESULT_AT + 1 + len(wanted)
         if blob_at < len(answer):

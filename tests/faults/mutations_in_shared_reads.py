@@ -206,8 +206,8 @@ SHARED_READS_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "subclass's own get passed over",
         f"{_CLIENT}/cache.py",
-        "            if getattr(type(self), name) is method:\n",
-        "            if method:\n",
+        "            if getattr(type(self), name) is _SHORTENED[name]:\n",
+        "            if name:\n",
         (READERS,),
     ),
 )

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoloadd_protocol.encoding import encode_str
 from autoloadd_protocol.errors import FrameError
 from autoloadd_protocol.framing import encode_frame
 from autoloadd_protocol.messages import encode_answer, encode_error, encode_request
@@ -18,7 +17,6 @@ from autoloadd_protocol.requests import (
     FIRST_ID,
     LAST_ID,
     answer_id,
-    encode_freshness,
     get_request,
     hello_request,
     is_fill,
@@ -35,7 +33,6 @@ from autoloadd_protocol.requests import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-F = encode_str(b"f")
 NAMES = st.text(min_size=1, max_size=300)
 TIMES = st.integers(-(2**63), 2**63 - 1)
 FINGERPRINTS = st.none() | st.binary(min_size=1, max_size=300)
@@ -69,8 +66,8 @@ def test_hello(producer: Producer | None) -> None:
 
 @given(IDS, NAMES, st.none() | TIMES, FINGERPRINTS)
 def test_get(request_id: int, name: str, mtime: int | None, fingerprint: bytes | None) -> None:
-    wanted = encode_str(name.encode())
-    frame = get_request(request_id, wanted, encode_freshness(mtime, fingerprint))
+    raw = name.encode()
+    frame = get_request(request_id, raw, binary_mtime_ns=mtime, fingerprint=fingerprint)
     assert frame == request(request_id, "get", [name, mtime, fingerprint])
 
 
@@ -99,7 +96,7 @@ def test_a_hit_is_taken_apart(
     mtime: int,
     cached_at: int,
 ) -> None:
-    asked = get_request(request_id, encode_str(name.encode()))
+    asked = get_request(request_id, name.encode())
     hit = answer([name, blob, fingerprint, mtime, cached_at], request_id)
     assert hit[4:].startswith(answer_id(asked))
     assert is_success(hit, asked)
@@ -110,13 +107,13 @@ def test_a_hit_is_taken_apart(
 
 
 def test_a_miss() -> None:
-    asked = get_request(FIRST_ID, F)
+    asked = get_request(FIRST_ID, b"f")
     assert is_success(answer(None), asked)
     assert parse_get_answer(answer(None), b"f") is None
 
 
 def test_a_refusal_and_a_crossed_answer_are_no_success() -> None:
-    asked = get_request(FIRST_ID, F)
+    asked = get_request(FIRST_ID, b"f")
     refusal = encode_frame(encode_error(FIRST_ID, "busy", "later"))
     assert not is_success(refusal, asked)
     assert refusal[4:].startswith(answer_id(asked))

@@ -8,7 +8,6 @@ import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from autoloadd_protocol import encoding
-from autoloadd_protocol.encoding import encode_str
 from autoloadd_protocol.errors import FrameError
 from autoloadd_protocol.framing import FrameDecoder, encode_frame
 from autoloadd_protocol.messages import (
@@ -174,7 +173,7 @@ def test_boundaries_of_entries() -> None:
         # Ours names the durability that the vector leaves to the server.
         sent = decode_request(payload_of(data_of(case["put"])))
         assert decode_request(payload_of(put)).params == (*sent.params, "write")
-        get = get_request(0x10000, encode_str(raw))
+        get = get_request(0x10000, raw)
         assert decode_request(payload_of(get)).params == (name, None, None)
         answer = data_of(case["get_answer"])
         assert is_success(answer, get)
