@@ -232,6 +232,13 @@ class Daemon:
             return result
 
 
+def get_locally(cache: Cache, name: str) -> tuple[bool, bytes | None]:
+    """Return whether a get was answered without the daemon, and its blob. Raises CacheError."""
+    before = cache._shared._gets
+    blob = cache.get(name)
+    return cache._shared._gets == before, blob
+
+
 class RawClient:
     """A socket that speaks frames, and sends whatever it is told to."""
 

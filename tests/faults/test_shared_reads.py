@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autoloadd_client.errors import CacheError
-from autoloadd_client.reading import DOUBT
 
+from ..running import get_locally
 from .shared_history import ABSENT, Board, Read, Writes, blob_of, number_of, reads_in
 
 if TYPE_CHECKING:
@@ -41,14 +41,11 @@ def read_until_over(daemon: Daemon, board: Board, target: Path, seed: int) -> No
             name = generator.randrange(NAMES)
             before = board.acknowledged(name)
             began = time.monotonic_ns()
-            blob = cache._shared.read(name_of(name))
-            is_local = blob is not DOUBT
-            if not is_local:
-                try:
-                    blob = cache.get(name_of(name))
-                except CacheError:
-                    # No daemon at the moment; nothing was read.
-                    continue
+            try:
+                is_local, blob = get_locally(cache, name_of(name))
+            except CacheError:
+                # No daemon at the moment; nothing was read.
+                continue
             ended = time.monotonic_ns()
             after = board.begun(name)
             number = number_of(blob)

@@ -8,7 +8,8 @@ import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 
-from autoloadd_client.cache import Cache, refuse_switched_off
+from autoloadd_client.asking import refuse_switched_off
+from autoloadd_client.cache import Cache
 from autoloadd_client.shells.fingerprint import fingerprint_file
 from autoloadd_protocol.limits import NAME_BYTES
 from autoloadd_protocol.producer import Producer, parse_producer, producer_from_map
