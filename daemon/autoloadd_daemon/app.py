@@ -25,9 +25,10 @@ from .builder import Builder
 from .catalog import Catalog
 from .config import AT_ONCE, AT_START
 from .descriptors import raise_limit
-from .errors import AlreadyServedError, ConfigError, StartError, StopError
+from .errors import AlreadyServedError, ConfigError, DamageError, StartError, StopError
 from .exhaustion import run_or_end
 from .listening import DirectoryLock, Listener, bind
+from .loading import LATER_BYTES, load_images
 from .log import set_level
 from .methods.context import Context
 from .metrics import Metrics
@@ -68,6 +69,8 @@ class App:
         self._stop_requested = trio.Event()
         self._shutdown_answers: list[Callable[[object], None]] = []
         self._background = trio.CancelScope()
+        self._loading = trio.CancelScope()
+        self._start_failure: StartError | None = None
         self._not_stored: str | None = None
 
     def run(self) -> None:
@@ -87,7 +90,7 @@ class App:
                 max_bytes=self._settings.max_bytes,
             )
             started = time.monotonic()
-            self._catalog.recover()
+            self._catalog.recover(later_bytes=LATER_BYTES)
             self._report_recovery(time.monotonic() - started)
             self._note_unwritable()
             self._sharing = Sharing(self._files, [lock.path for lock in self._locks])
@@ -101,6 +104,8 @@ class App:
         finally:
             for lock in self._locks:
                 lock.release()
+        if self._start_failure is not None:
+            raise self._start_failure
         if self._not_stored is not None:
             raise StopError(f"stopped, but not everything is stored: {self._not_stored}")
 
@@ -121,16 +126,16 @@ class App:
         self._writer.not_before_ns = self._sharing.trusted_until_ns
         self._catalog.on_forget = self._sharing.drop
         self._builder.on_built = self._writer.resume
-        self._builder.run_in_thread = StandingThread("build").run
+        build_thread = StandingThread("build")
+        self._builder.run_in_thread = build_thread.run
         self._builder.drop_shard = self._writer.evict
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 self._builder.nursery = nursery
-                for shard, _ in self._catalog:
-                    self._builder.look_at(shard)
                 nursery.start_soon(run_or_end, self._watch_signals, signals)
                 nursery.start_soon(run_or_end, self._server.serve)
                 nursery.start_soon(self._look_after)
+                nursery.start_soon(run_or_end, self._load_images, build_thread)
                 self._server.listen_on(self._listener.socket)
                 _logger.info("autoloadd %s serves %s", __version__, self._listener.path)
                 notify("READY=1", os.environ)
@@ -164,6 +169,30 @@ class App:
         self._stop_requested.set()
 
     # While it serves
+
+    async def _load_images(self, thread: StandingThread) -> None:
+        """Read and check what the start left in its files, then let writes and builds begin."""
+        with self._loading:
+            try:
+                await self._load_or_recover(thread)
+            except StartError as exc:
+                self._start_failure = exc
+                self._stop_requested.set()
+                return
+            for shard, _ in self._catalog:
+                self._builder.look_at(shard)
+            self._writer.resume()
+
+    async def _load_or_recover(self, thread: StandingThread) -> None:
+        started = time.monotonic()
+        try:
+            await load_images(self._catalog, thread.run)
+        except DamageError as exc:
+            _logger.error("%s", exc)  # noqa: TRY400
+            self._check_cache_directory()
+            self._catalog.recover_again()
+            self._report_recovery(time.monotonic() - started)
+            self._note_unwritable()
 
     async def _watch_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
@@ -321,9 +350,10 @@ class App:
         self._server.stop_listening()
         self._listener.close()
         with trio.move_on_after(_DRAIN_SECONDS):
-            while not self._writer.is_idle:
+            while not self._is_drained():
                 self._writer.resume()
                 await trio.sleep(_POLL_SECONDS)
+        self._loading.cancel()
         self._writer.close()
         if self._writer.is_idle:
             with trio.move_on_after(_BUILD_SECONDS):
@@ -346,6 +376,14 @@ class App:
             while self._server.owes_answers:  # noqa: ASYNC110  # a rare end, not worth an event
                 await trio.sleep(_POLL_SECONDS)
         _logger.info("stopped")
+
+    def _is_drained(self) -> bool:
+        if self._start_failure is not None:
+            return True
+        # A start that is stopped at once has nothing to build an image of, most times.
+        has_journals = any(files.journal_bytes for _, files in self._catalog)
+        is_waiting = self._catalog.is_loading and has_journals
+        return self._writer.is_idle and not is_waiting
 
     def _what_is_not_stored(self, *, in_time: bool) -> str | None:
         """Return why a new start may not find everything, or None."""

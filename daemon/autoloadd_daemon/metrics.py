@@ -91,6 +91,12 @@ class Metrics:
     health: Health = field(default_factory=Health)
     set_aside: deque[SetAside] = field(default_factory=lambda: deque(maxlen=_KEPT_REPORTS))
 
+    def forget_recovery(self) -> None:
+        """Forget what a recovery found: it is done once more, and finds it again."""
+        self.set_aside.clear()
+        for name in ("torn_bytes", "journals_missing"):
+            self.counters.pop(name, None)
+
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter."""
         self.counters[name] += amount

@@ -150,6 +150,8 @@ class Writer:
         return is_short and self._closing_journals > 0
 
     def _carry_out(self) -> None:
+        if self._catalog.is_loading:
+            return
         if self.not_before_ns and time.monotonic_ns() < self.not_before_ns:
             return
         while self._waiting and not self._busy:
@@ -176,6 +178,8 @@ class Writer:
 
     def sync_in_background(self) -> None:
         """Bring what was written to stable storage soon: a power loss takes this long at most."""
+        if self._catalog.is_loading:
+            return
         for _, files in self._catalog:
             if files.wants_sync:
                 self._sync_thread.submit(files.sync, self._note_synced)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
+class NotYetError(Exception):
+    """This request waits until the images are in memory. It has done nothing so far."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenBulk:
     """A connection's bulk, of the producer that it had when the bulk began.
@@ -68,6 +72,11 @@ class Context:
         if shard is not None:
             shard.last_used_ns = self.now_ns
         return shard
+
+    def wait_for_images(self) -> None:
+        """Raise NotYetError while some image is still in its file, after a start."""
+        if self.catalog.is_loading:
+            raise NotYetError
 
     def forget_bulk(self, bulk: OpenBulk) -> None:
         """Take a bulk out of the books: its entries are the shard's now, or nobody's."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -127,17 +127,11 @@ def _create_memfd() -> int | None:
     return os.memfd_create("autoloadd-image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
-def load_image(path: str) -> SealedImage | None:
-    """Return a checked copy of an image file, or None where there is no file.
-
-    Raises DamageError when the file is not a good image, OSError when it cannot be read: that is
-    no damage. Runs 0.9 ms for each MB, without the GIL.
-    """
+@contextmanager
+def called_damage(path: str) -> Iterator[None]:
+    """Raise what is wrong with an image's file as DamageError; OSErrors that are no damage stay."""
     try:
-        with open(open_to_read(path), "rb", buffering=0) as file:
-            return _copy(file)
-    except FileNotFoundError:
-        return None
+        yield
     except ImageError as exc:
         raise DamageError(f"{path}: {exc}") from exc
     except OSError as exc:
@@ -146,7 +140,23 @@ def load_image(path: str) -> SealedImage | None:
         raise DamageError(f"{path}: {exc.strerror}") from exc
 
 
-def _copy(file: FileIO) -> SealedImage:
+def load_image(path: str) -> SealedImage | None:
+    """Return a checked copy of an image file, or None where there is no file.
+
+    Raises DamageError when the file is not a good image, OSError when it cannot be read: that is
+    no damage. Runs 0.9 ms for each MB, without the GIL.
+    """
+    with suppress(FileNotFoundError), called_damage(path), _opened(path) as file:
+        return copy_image(file)
+    return None
+
+
+def _opened(path: str) -> FileIO:
+    return open(open_to_read(path), "rb", buffering=0)
+
+
+def copy_image(file: FileIO) -> SealedImage:
+    """Return what a file holds from where it stands, checked. Raises ImageError, OSError."""
     memory = Memory()
     try:
         while chunk := file.read(_COPY_BYTES):

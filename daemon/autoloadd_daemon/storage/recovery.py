@@ -16,6 +16,7 @@ from autoloadd_daemon.errors import DamageError, StorageError, UnreadableError
 
 from .bulks import CommittedBulk, bulk_name, read_bulk
 from .files import COPY_SUFFIX
+from .image_file import ImageFile, open_image
 from .images import IMAGE_NAME, TEMPORARY_NAME, Snapshot, build_image, load_image
 from .journal import Journal
 from .records import CLEAR, DELETE, HEADER_BYTES, new_epoch
@@ -46,7 +47,7 @@ class Recovered:
     epoch: int
     generation: int
     built_at_ns: int
-    image: SealedImage | None
+    image: SealedImage | ImageFile | None
     floor: int = 0
     changes: dict[bytes, Record | None] = field(default_factory=dict)
     journals: list[Journal] = field(default_factory=list)
@@ -71,8 +72,10 @@ class Recovered:
 
     def snapshot(self) -> Snapshot:
         """Return what an image of this shard is built from."""
-        hidden = self.image is None or self.image.header.generation < self.floor
-        base = None if hidden else self.image
+        base = self.image
+        assert not isinstance(base, ImageFile), "what is not checked is not copied"
+        if base is not None and base.header.generation < self.floor:
+            base = None
         return Snapshot(
             self.producer, self.epoch, self.generation, self.built_at_ns, base, self.changes
         )
@@ -92,12 +95,21 @@ class Reading:
     shard: Recovered | None = None
     kept: list[JournalScan] = field(default_factory=list)
 
+    @property
+    def is_flawed(self) -> bool:
+        """Tell whether anything is damaged or missing: what is left must be saved."""
+        is_missing = self.shard is not None and self.shard.missing is not None
+        return bool(self.damaged) or self.image_problem is not None or is_missing
 
-def read_shard(files: Files, directory: str) -> Reading:
-    """Return what the files in a directory hold. Raises OSError when they cannot be read."""
+
+def read_shard(files: Files, directory: str, later_bytes: int | None = None) -> Reading:
+    """Return what the files in a directory hold. Raises OSError when they cannot be read.
+
+    An image larger than `later_bytes` is only opened: its header is good, the rest not looked at.
+    """
     # The journals first: an image that a running daemon writes meanwhile can only cover more.
     journals = scan_journals(files, directory)
-    image, image_problem = _load_image(directory)
+    image, image_problem = _load_image(directory, later_bytes)
     reading = Reading(journals, image_problem, list(journals.damaged))
     if image is not None or journals.scans:
         reading.shard = _begin(image, journals.scans, image_is_damaged=image_problem is not None)
@@ -105,13 +117,18 @@ def read_shard(files: Files, directory: str) -> Reading:
     return reading
 
 
-def recover_shard(files: Files, directory: str) -> Recovered | list[SetAside]:
+def recover_shard(
+    files: Files, directory: str, later_bytes: int | None = None
+) -> Recovered | list[SetAside]:
     """Return the shard that a directory holds; without one, the files that were set aside.
 
+    Where nothing is wrong so far, an image larger than `later_bytes` is left to be checked later.
     Raises OSError when the directory cannot be read, StorageError when damage cannot be put right.
     """
     cleared = clear_away(files, f"{directory}/{TEMPORARY_NAME}")
-    reading = read_shard(files, directory)
+    reading = read_shard(files, directory, later_bytes)
+    if reading.is_flawed and later_bytes is not None:
+        reading = read_shard(files, directory)
     if reading.journals.not_begun is not None:
         files.remove(reading.journals.not_begun)
     shard, image_problem = reading.shard, reading.image_problem
@@ -124,21 +141,28 @@ def recover_shard(files: Files, directory: str) -> Recovered | list[SetAside]:
     numbers = [bulk.number for bulk in _named_bulks(reading.journals.scans)]
     shard.last_bulk = max(numbers, default=0)
     shard.set_aside = cleared + _sweep(files, directory, reading)
-    if reading.damaged or image_problem is not None or shard.missing is not None:
+    if reading.is_flawed:
         _save_and_set_aside(files, directory, shard, reading)
     return shard
 
 
-def _load_image(directory: str) -> tuple[SealedImage | None, str | None]:
+def _load_image(
+    directory: str, later_bytes: int | None
+) -> tuple[SealedImage | ImageFile | None, str | None]:
     """Return the image and None, or None and what is wrong with the file."""
+    path = f"{directory}/{IMAGE_NAME}"
     try:
-        return load_image(f"{directory}/{IMAGE_NAME}"), None
+        if later_bytes is not None:
+            image = open_image(path)
+            if image is None or image.header.total_bytes > later_bytes:
+                return image, None
+        return load_image(path), None
     except DamageError as exc:
         return None, str(exc)
 
 
 def _begin(
-    image: SealedImage | None, scans: list[JournalScan], *, image_is_damaged: bool
+    image: SealedImage | ImageFile | None, scans: list[JournalScan], *, image_is_damaged: bool
 ) -> Recovered:
     if image is not None:
         head = image.header
