@@ -156,7 +156,7 @@ def test_damage_that_is_found_after_the_start(daemon: Daemon, case: FaultCase) -
     daemon.prefix = ()
     daemon.restart()
     with daemon.cache(PRODUCER) as cache:
-        assert list(cache.names()) == ["new"]
+        assert list(cache.names()) == [("new", None)]
 
 
 def test_a_lack_of_memory_ends_it_as_it_would_have_at_the_start(daemon: Daemon) -> None:
