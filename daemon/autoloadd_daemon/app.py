@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import select
 import signal
 import time
@@ -33,7 +32,6 @@ from .log import set_level
 from .methods.context import Context
 from .metrics import Metrics
 from .serving import EpollServer
-from .serving_tasks import TaskServer
 from .sharing import Sharing
 from .signals import SIGNALS, keep_signals
 from .storage.files import Files
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
 
     from .config import Settings
     from .errors import StorageError
+    from .serving_tasks import TaskServer
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +55,8 @@ _BUILD_SECONDS = 2.0
 _SYNC_SECONDS = 0.5
 _SEND_SECONDS = 0.25
 _POLL_SECONDS = 0.005
+_FIRST_COME_SECONDS = 0.02
+"""After the start: whoever wanted the daemon is answered before a thread takes the processor."""
 
 
 class App:
@@ -150,7 +151,7 @@ class App:
             self._catalog,
             self._writer,
             self._metrics,
-            instance=secrets.token_hex(8),
+            instance=os.urandom(8).hex(),
             socket_path=self._listener.path,
             stop=self._stop_and_answer,
             connections=lambda: self._server.connections,
@@ -162,6 +163,8 @@ class App:
         # The portable server can be had on Linux too: AUTOLOADD_SERVING=tasks.
         if hasattr(select, "epoll") and os.environ.get("AUTOLOADD_SERVING") != "tasks":
             return EpollServer(self._context)
+        from .serving_tasks import TaskServer  # noqa: PLC0415
+
         return TaskServer(self._context)
 
     def _stop_and_answer(self, answer: Callable[[object], None]) -> None:
@@ -184,6 +187,8 @@ class App:
             self._writer.resume()
 
     async def _load_or_recover(self, thread: StandingThread) -> None:
+        if self._catalog.is_loading:
+            await trio.sleep(_FIRST_COME_SECONDS)
         started = time.monotonic()
         try:
             await load_images(self._catalog, thread.run)

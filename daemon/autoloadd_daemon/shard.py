@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autoloadd_protocol.image import MAX_INDEX_BYTES
 
@@ -32,8 +31,7 @@ _BUILD_BYTES = 1024 * 1024
 _BUILD_FRACTION = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Frozen:
+class Frozen(NamedTuple):
     """What a shard held at one moment. Images and records never change."""
 
     changes: Mapping[bytes, Record | None]

@@ -16,7 +16,6 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_DOWN, RequestError
@@ -54,23 +53,26 @@ _BATCH_SHARDS = 16
 """Each may need a descriptor for a new journal."""
 
 
-@dataclass(slots=True)
 class Drop:
     """Remove a whole shard: nothing else is written meanwhile."""
 
-    shard_id: str
-    done: Callable[[object | RequestError], None]
     stored_bytes = 0
 
+    def __init__(self, shard_id: str, done: Callable[[object | RequestError], None]) -> None:
+        self.shard_id = shard_id
+        self.done = done
 
-@dataclass(slots=True)
+
 class _Group:
     """The writes of one batch that go to one shard, and where its journal ended before them."""
 
-    shard: Shard
-    files: ShardFiles
-    writes: list[tuple[Write, int]] = field(default_factory=list)
-    end_before: int = 0
+    __slots__ = ("end_before", "files", "shard", "writes")
+
+    def __init__(self, shard: Shard, files: ShardFiles) -> None:
+        self.shard = shard
+        self.files = files
+        self.writes: list[tuple[Write, int]] = []
+        self.end_before = 0
 
     @property
     def appended_bytes(self) -> int:

@@ -7,7 +7,6 @@ the outcome, which is the result, or the error that refuses it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from .storage import records
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 _NAME_OVERHEAD_BYTES = 41
 
 
-@dataclass(eq=False)
 class Write(ABC):
     """One change of one shard. `sync` is `memory`, `write` or `fsync`.
 
@@ -39,10 +37,11 @@ class Write(ABC):
     needs_shard: ClassVar[bool] = False
     changes: ClassVar[bool] = True
 
-    producer: Producer
-    sync: str
-    done: Done
-    outcome: object | RequestError = field(default=None, init=False)
+    def __init__(self, producer: Producer, sync: str, done: Done) -> None:
+        self.producer = producer
+        self.sync = sync
+        self.done = done
+        self.outcome: object | RequestError = None
 
     def prepare(self) -> None:
         """Do what must be done before the frames. Raises StorageError: only this is refused."""
@@ -75,11 +74,14 @@ class Write(ABC):
         return 0
 
 
-@dataclass(eq=False)
 class Put(Write):
     """Store entries, all at once."""
 
-    entries: Sequence[tuple[bytes, Record]]
+    def __init__(
+        self, producer: Producer, sync: str, done: Done, entries: Sequence[tuple[bytes, Record]]
+    ) -> None:
+        super().__init__(producer, sync, done)
+        self.entries = entries
 
     def announce(self, page: Page, generation: int) -> None:
         """Note the names."""
@@ -100,13 +102,14 @@ class Put(Write):
         return generation
 
 
-@dataclass(eq=False)
 class Delete(Write):
     """Remove entries."""
 
     needs_shard: ClassVar[bool] = True
 
-    names: Sequence[bytes]
+    def __init__(self, producer: Producer, sync: str, done: Done, names: Sequence[bytes]) -> None:
+        super().__init__(producer, sync, done)
+        self.names = names
 
     @property
     def stored_bytes(self) -> int:
@@ -126,7 +129,6 @@ class Delete(Write):
         return shard.delete(self.names, generation)
 
 
-@dataclass(eq=False)
 class Clear(Write):
     """Remove everything."""
 
@@ -145,13 +147,14 @@ class Clear(Write):
         return shard.clear(generation)
 
 
-@dataclass(eq=False)
 class CommitBulk(Write):
     """Make a staged bulk visible, all at once."""
 
-    staged: StagedBulk
-    _described: records.BulkFile | None = field(default=None, init=False)
-    _committed: CommittedBulk | None = field(default=None, init=False)
+    def __init__(self, producer: Producer, sync: str, done: Done, staged: StagedBulk) -> None:
+        super().__init__(producer, sync, done)
+        self.staged = staged
+        self._described: records.BulkFile | None = None
+        self._committed: CommittedBulk | None = None
 
     def prepare(self) -> None:
         """Give the staged file its lasting name."""
@@ -187,7 +190,6 @@ class CommitBulk(Write):
         return self._committed
 
 
-@dataclass(eq=False)
 class Flush(Write):
     """Bring everything that was written before to stable storage. Changes nothing."""
 

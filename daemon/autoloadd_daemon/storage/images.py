@@ -10,9 +10,8 @@ import fcntl
 import mmap
 import os
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 from autoloadd_daemon.errors import DamageError, StorageError, storage_error
@@ -168,8 +167,7 @@ def copy_image(file: FileIO) -> SealedImage:
     return image
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A shard at one generation: what a build makes an image of.
 
     `changes` win over `base`, in the order in which they were made; None is a tombstone.
@@ -185,14 +183,14 @@ class Snapshot:
     keep_bytes: int | None = None
 
 
-@dataclass(slots=True)
 class _Layout:
     """Which records go into an image, and where each blob comes to lie."""
 
-    records: list[Record] = field(default_factory=list)
-    placed: list[Placed] = field(default_factory=list)
-    record_bytes: int = 0
-    blob_bytes: int = 0
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.placed: list[Placed] = []
+        self.record_bytes = 0
+        self.blob_bytes = 0
 
     def add(self, name: bytes, record: Record) -> None:
         shift = self.record_bytes - record.start + PREFIX_BYTES

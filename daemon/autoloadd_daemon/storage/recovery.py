@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from autoloadd_daemon.errors import DamageError, StorageError, UnreadableError
@@ -39,24 +38,31 @@ LEFT_OVER = re.compile(rf"staged\.\d+|(journal|bulk)\.\d+{re.escape(COPY_SUFFIX)
 _OUTDATED = "a journal behind it is missing: what it holds may be outdated"
 
 
-@dataclass(slots=True)
 class Recovered:
     """A shard as its files have it. `changes` win over `image`, which a `floor` above it hides."""
 
-    producer: Producer
-    epoch: int
-    generation: int
-    built_at_ns: int
-    image: SealedImage | ImageFile | None
-    floor: int = 0
-    changes: dict[bytes, Record | None] = field(default_factory=dict)
-    journals: list[Journal] = field(default_factory=list)
-    next_sequence: int = 1
-    previous_end: int = 0
-    last_bulk: int = 0
-    torn_bytes: int = 0
-    set_aside: list[SetAside] = field(default_factory=list)
-    missing: str | None = None
+    def __init__(
+        self,
+        producer: Producer,
+        epoch: int,
+        generation: int,
+        built_at_ns: int,
+        image: SealedImage | ImageFile | None,
+    ) -> None:
+        self.producer = producer
+        self.epoch = epoch
+        self.generation = generation
+        self.built_at_ns = built_at_ns
+        self.image = image
+        self.floor = 0
+        self.changes: dict[bytes, Record | None] = {}
+        self.journals: list[Journal] = []
+        self.next_sequence = 1
+        self.previous_end = 0
+        self.last_bulk = 0
+        self.torn_bytes = 0
+        self.set_aside: list[SetAside] = []
+        self.missing: str | None = None
 
     def change(self, changes: Mapping[bytes, Record | None]) -> None:
         """Apply puts, and deletes as None."""
@@ -81,7 +87,6 @@ class Recovered:
         )
 
 
-@dataclass(slots=True)
 class Reading:
     """What a shard's files hold and what is wrong with them. Nothing was changed to find out.
 
@@ -89,11 +94,12 @@ class Reading:
     the image; `damaged` are (path, reason) of those that are to be set aside.
     """
 
-    journals: JournalScans
-    image_problem: str | None
-    damaged: list[tuple[str, str]]
-    shard: Recovered | None = None
-    kept: list[JournalScan] = field(default_factory=list)
+    def __init__(self, journals: JournalScans, image_problem: str | None) -> None:
+        self.journals = journals
+        self.image_problem = image_problem
+        self.damaged = list(journals.damaged)
+        self.shard: Recovered | None = None
+        self.kept: list[JournalScan] = []
 
     @property
     def is_flawed(self) -> bool:
@@ -110,7 +116,7 @@ def read_shard(files: Files, directory: str, later_bytes: int | None = None) -> 
     # The journals first: an image that a running daemon writes meanwhile can only cover more.
     journals = scan_journals(files, directory)
     image, image_problem = _load_image(directory, later_bytes)
-    reading = Reading(journals, image_problem, list(journals.damaged))
+    reading = Reading(journals, image_problem)
     if image is not None or journals.scans:
         reading.shard = _begin(image, journals.scans, image_is_damaged=image_problem is not None)
         _replay(files, directory, reading.shard, reading)
