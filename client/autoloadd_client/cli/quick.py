@@ -34,8 +34,8 @@ TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
     from autoloadd_protocol.producer import Producer
 
-_SECONDS = 0.05
-"""A daemon that is well takes 1 ms. Whoever is slower gets the library's whole second."""
+_SECONDS = 0.25
+"""A daemon that is well takes 1 ms. Whoever is slower gets the library's whole second after it."""
 
 _RECEIVE_BYTES = 64 * 1024
 _SEND_FLAGS = getattr(_socket, "MSG_NOSIGNAL", 0)
