@@ -137,14 +137,16 @@ def test_what_is_no_answer_is_told_in_the_same_words(ctl: Ctl, peer: socket.sock
 
 def test_a_daemon_that_was_slow_once_is_asked_again(ctl: Ctl, peer: socket.socket) -> None:
     """By the library, on a connection of its own: the late answer is nobody's."""
-    hello, get = (b"\x94\x01\xce\0\1\0%c\xc0" % number for number in (0, 1))
 
     def serve() -> None:
         slow, _address = peer.accept()
         good, _address = peer.accept()
         with slow, good:
             for connection, blob in ((slow, b"late"), (good, b"good")):
-                connection.recv(65536)
+                asked = connection.recv(65536)
+                get_at = 4 + int.from_bytes(asked[:4], "big")
+                # Behind the length: the kind, then the id in five bytes.
+                hello, get = (b"\x94\x01%b\xc0" % asked[at + 6 : at + 11] for at in (0, get_at))
                 entry = b"\x95\xa4name\xc4%c%b\xc0\x01\x01" % (len(blob), blob)
                 payloads = (hello + b"\xc0", get + entry)
                 # The slow one's client has left by then.
