@@ -19,7 +19,7 @@ from autoloadd_protocol.errors import NOT_DURABLE, RequestError
 from autoloadd_protocol.page import HEARTBEAT_NS
 
 from .activation import inherited_listener, notify
-from .allocation import return_large_blocks
+from .allocation import return_free_blocks, return_large_blocks
 from .builder import Builder
 from .catalog import Catalog
 from .config import AT_ONCE, AT_START
@@ -31,6 +31,7 @@ from .loading import LATER_BYTES, load_images
 from .log import set_level
 from .methods.context import Context
 from .metrics import Metrics
+from .reports import report_recovery, what_is_not_stored
 from .serving import EpollServer
 from .sharing import Sharing
 from .signals import SIGNALS, keep_signals
@@ -92,7 +93,7 @@ class App:
             )
             started = time.monotonic()
             self._catalog.recover(later_bytes=LATER_BYTES)
-            self._report_recovery(time.monotonic() - started)
+            report_recovery(self._catalog, self._metrics, time.monotonic() - started)
             self._note_unwritable()
             self._sharing = Sharing(self._files, [lock.path for lock in self._locks])
             self._listener = inherited or bind(self._settings.socket)
@@ -126,9 +127,9 @@ class App:
         self._writer.on_progress = self._server.settle
         self._writer.not_before_ns = self._sharing.trusted_until_ns
         self._catalog.on_forget = self._sharing.drop
-        self._builder.on_built = self._writer.resume
-        build_thread = StandingThread("build")
-        self._builder.run_in_thread = build_thread.run
+        self._builder.on_built = self._after_build
+        self._build_thread = StandingThread("build")
+        self._builder.run_in_thread = self._build_thread.run
         self._builder.drop_shard = self._writer.evict
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
@@ -136,7 +137,7 @@ class App:
                 nursery.start_soon(run_or_end, self._watch_signals, signals)
                 nursery.start_soon(run_or_end, self._server.serve)
                 nursery.start_soon(self._look_after)
-                nursery.start_soon(run_or_end, self._load_images, build_thread)
+                nursery.start_soon(run_or_end, self._load_images)
                 self._server.listen_on(self._listener.socket)
                 _logger.info("autoloadd %s serves %s", __version__, self._listener.path)
                 notify("READY=1", os.environ)
@@ -173,11 +174,17 @@ class App:
 
     # While it serves
 
-    async def _load_images(self, thread: StandingThread) -> None:
-        """Read and check what the start left in its files, then let writes and builds begin."""
+    def _after_build(self) -> None:
+        self._writer.resume()
+        self._build_thread.submit(return_free_blocks)
+
+    async def _load_images(self) -> None:
+        """Have what the start left in its files read and checked, then writes and builds begin."""
         with self._loading:
+            if self._catalog.is_loading:
+                await trio.sleep(_FIRST_COME_SECONDS)
             try:
-                await self._load_or_recover(thread)
+                await self._load_or_recover()
             except StartError as exc:
                 self._start_failure = exc
                 self._stop_requested.set()
@@ -186,17 +193,15 @@ class App:
                 self._builder.look_at(shard)
             self._writer.resume()
 
-    async def _load_or_recover(self, thread: StandingThread) -> None:
-        if self._catalog.is_loading:
-            await trio.sleep(_FIRST_COME_SECONDS)
+    async def _load_or_recover(self) -> None:
         started = time.monotonic()
         try:
-            await load_images(self._catalog, thread.run)
+            await load_images(self._catalog, self._build_thread.run)
         except DamageError as exc:
             _logger.error("%s", exc)  # noqa: TRY400
             self._check_cache_directory()
             self._catalog.recover_again()
-            self._report_recovery(time.monotonic() - started)
+            report_recovery(self._catalog, self._metrics, time.monotonic() - started)
             self._note_unwritable()
 
     async def _watch_signals(self, signals: AsyncIterator[int]) -> None:
@@ -367,7 +372,7 @@ class App:
         in_time = await trio.to_thread.run_sync(self._sync_thread.stop, _SYNC_SECONDS)
         if not in_time:
             _logger.error("the disk did not answer; what it has not taken may be lost")
-        self._not_stored = self._what_is_not_stored(in_time=in_time)
+        self._not_stored = what_is_not_stored(self._catalog, in_time=in_time)
         self._sharing.end()
         if in_time and self._catalog.lost is None:
             self._sharing.take_marks_away()
@@ -385,24 +390,6 @@ class App:
     def _is_drained(self) -> bool:
         if self._start_failure is not None:
             return True
-        # A start that is stopped at once has nothing to build an image of, most times.
+        # Most daemons that are stopped so soon have nothing to build an image of.
         has_journals = any(files.journal_bytes for _, files in self._catalog)
-        is_waiting = self._catalog.is_loading and has_journals
-        return self._writer.is_idle and not is_waiting
-
-    def _what_is_not_stored(self, *, in_time: bool) -> str | None:
-        """Return why a new start may not find everything, or None."""
-        if not in_time:
-            return "the disk did not answer"
-        if self._catalog.lost is not None:
-            return self._catalog.lost
-        unsynced = [files.directory for _, files in self._catalog if files.has_unsynced]
-        return self._catalog.failure or next(iter(unsynced), None)
-
-    def _report_recovery(self, seconds: float) -> None:
-        entries = sum(shard.entries for shard, _ in self._catalog)
-        _logger.info(
-            "%d shards with %d entries, read in %.0f ms", len(self._catalog), entries, seconds * 1e3
-        )
-        for file, reason in self._metrics.set_aside:
-            _logger.error("set aside: %s: %s", file, reason)
+        return self._writer.is_idle and not (self._catalog.is_loading and has_journals)
