@@ -145,6 +145,15 @@ def test_whatever_the_table_says_no_answer_is_wrong(
         assert found(image, name) in (found(good, name), None)
 
 
+def test_a_table_without_a_free_slot_has_an_end(cache_dir: Path) -> None:
+    make(cache_dir, ITEMS)
+    path = cache_dir / IMAGE_NAME
+    data = path.read_bytes()
+    taken = SLOT.pack(b"other", 0, 1, 1) * 16
+    path.write_bytes(data[:HEADER_BYTES] + taken + data[HEADER_BYTES + len(taken) :])
+    assert opened(cache_dir).look_up(b"a") is None
+
+
 def test_a_file_that_is_cut_while_it_is_read(cache_dir: Path) -> None:
     in_memory = make(cache_dir, ITEMS)
     path = cache_dir / IMAGE_NAME
