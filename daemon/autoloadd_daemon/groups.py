@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .catalog import SHARD_BYTES
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from .writes import Write
 
 
-@dataclass(slots=True)
 class Group:
     """The writes of one batch that go to one shard, with their generations.
 
@@ -23,13 +21,17 @@ class Group:
     more since they were made.
     """
 
-    shard: Shard
-    files: ShardFiles
-    writes: list[tuple[Write, int]] = field(default_factory=list)
-    end_before: int = 0
-    wants_sync: bool = False
-    changes: bool = False
-    grown_bytes: int = 0
+    __slots__ = (
+        "changes", "end_before", "files", "grown_bytes", "shard", "wants_sync", "writes"
+    )  # fmt: skip
+
+    def __init__(self, shard: Shard, files: ShardFiles) -> None:
+        self.shard = shard
+        self.files = files
+        self.writes: list[tuple[Write, int]] = []
+        self.end_before = 0
+        self.wants_sync = self.changes = False
+        self.grown_bytes = 0
 
     def add(self, write: Write) -> None:
         """Take a write in; it gets its generation."""

@@ -25,6 +25,7 @@ from autoloadd_protocol.limits import UNSENT_BYTES
 from autoloadd_protocol.messages import InvalidMessageError, Notification, Request
 
 from .methods import LARGE, NOTIFIABLE, READS, WAITS, WRITES
+from .methods.context import NotYetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -274,6 +275,8 @@ class Session:
                 self._begin_write(write, message.params, request_id)
             else:
                 self._read(message, request_id)
+        except NotYetError:
+            return False
         except FrameError as exc:
             self._close_with(FrameError(str(exc), request_id))
         except RequestError as exc:

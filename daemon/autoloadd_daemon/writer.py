@@ -16,7 +16,6 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_DOWN, RequestError
@@ -53,14 +52,15 @@ _BATCH_SHARDS = 16
 """Each may need a descriptor for a new journal."""
 
 
-@dataclass(slots=True)
 class Drop:
     """Remove a whole shard: nothing else is written meanwhile."""
 
-    shard_id: str
-    done: Callable[[object | RequestError], None]
     sync = "write"
     stored_bytes = 0
+
+    def __init__(self, shard_id: str, done: Callable[[object | RequestError], None]) -> None:
+        self.shard_id = shard_id
+        self.done = done
 
 
 class Writer:
@@ -141,6 +141,8 @@ class Writer:
 
     def _carry_out(self) -> None:
         self.is_gathering = False
+        if self._catalog.is_loading:
+            return
         if self.not_before_ns and time.monotonic_ns() < self.not_before_ns:
             return
         while self._waiting and not self._busy:
@@ -179,6 +181,8 @@ class Writer:
 
     def sync_in_background(self) -> None:
         """Bring what was written to stable storage soon: a power loss takes this long at most."""
+        if self._catalog.is_loading:
+            return
         for _, files in self._catalog:
             if files.wants_sync:
                 self._sync_thread.submit(files.sync, self._note_synced)

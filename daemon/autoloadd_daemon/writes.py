@@ -7,7 +7,6 @@ the outcome, which is the result, or the error that refuses it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from .storage import records
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 _NAME_OVERHEAD_BYTES = 41
 
 
-@dataclass(eq=False, slots=True)
 class Write(ABC):
     """One change of one shard. `sync` is `memory`, `write` or `fsync`.
 
@@ -39,12 +37,13 @@ class Write(ABC):
     needs_shard: ClassVar[bool] = False
     changes: ClassVar[bool] = True
 
-    producer: Producer
-    sync: str
-    done: Done
-    outcome: object | RequestError = field(default=None, init=False)
-    stored_bytes: int = field(default=0, init=False)
-    """What it holds in memory while it waits; a bulk is counted as staged."""
+    def __init__(self, producer: Producer, sync: str, done: Done) -> None:
+        self.producer = producer
+        self.sync = sync
+        self.done = done
+        self.outcome: object | RequestError = None
+        self.stored_bytes = 0
+        """What it holds in memory while it waits; a bulk is counted as staged."""
 
     def prepare(self) -> None:
         """Do what must be done before the frames. Raises StorageError: only this is refused."""
@@ -77,15 +76,15 @@ class Write(ABC):
         return None
 
 
-@dataclass(eq=False, slots=True)
 class Put(Write):
     """Store entries, all at once."""
 
-    entries: Sequence[tuple[bytes, Record]]
-
-    def __post_init__(self) -> None:
-        """Add up the records' bytes."""
-        self.stored_bytes = sum([record.stored_bytes for _, record in self.entries])
+    def __init__(
+        self, producer: Producer, sync: str, done: Done, entries: Sequence[tuple[bytes, Record]]
+    ) -> None:
+        super().__init__(producer, sync, done)
+        self.entries = entries
+        self.stored_bytes = sum([record.stored_bytes for _, record in entries])
 
     def announce(self, page: Page, generation: int) -> None:
         """Note the names."""
@@ -106,17 +105,15 @@ class Put(Write):
         return generation
 
 
-@dataclass(eq=False, slots=True)
 class Delete(Write):
     """Remove entries."""
 
     needs_shard: ClassVar[bool] = True
 
-    names: Sequence[bytes]
-
-    def __post_init__(self) -> None:
-        """Add up the names' bytes, and what Python takes for each."""
-        self.stored_bytes = sum(map(len, self.names)) + _NAME_OVERHEAD_BYTES * len(self.names)
+    def __init__(self, producer: Producer, sync: str, done: Done, names: Sequence[bytes]) -> None:
+        super().__init__(producer, sync, done)
+        self.names = names
+        self.stored_bytes = sum(map(len, names)) + _NAME_OVERHEAD_BYTES * len(names)
 
     def announce(self, page: Page, generation: int) -> None:
         """Note the names."""
@@ -131,7 +128,6 @@ class Delete(Write):
         return shard.delete(self.names, generation)
 
 
-@dataclass(eq=False, slots=True)
 class Clear(Write):
     """Remove everything."""
 
@@ -150,13 +146,14 @@ class Clear(Write):
         return shard.clear(generation)
 
 
-@dataclass(eq=False, slots=True)
 class CommitBulk(Write):
     """Make a staged bulk visible, all at once."""
 
-    staged: StagedBulk
-    _described: records.BulkFile | None = field(default=None, init=False)
-    _committed: CommittedBulk | None = field(default=None, init=False)
+    def __init__(self, producer: Producer, sync: str, done: Done, staged: StagedBulk) -> None:
+        super().__init__(producer, sync, done)
+        self.staged = staged
+        self._described: records.BulkFile | None = None
+        self._committed: CommittedBulk | None = None
 
     def prepare(self) -> None:
         """Give the staged file its lasting name."""
@@ -201,7 +198,6 @@ class CommitBulk(Write):
         return self._committed
 
 
-@dataclass(eq=False, slots=True)
 class Flush(Write):
     """Bring everything that was written before to stable storage. Changes nothing."""
 

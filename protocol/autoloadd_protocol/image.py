@@ -16,7 +16,6 @@ two, so `crc32(name) & mask` is at once the slot's offset in bytes.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
@@ -54,8 +53,7 @@ _LONG_MARK = 0xFF
 _LONG_NAME = Struct("<BH36s")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageHeader:
+class ImageHeader(NamedTuple):
     """The header. Sizes in bytes, times in ns. `generation` compares only within `epoch`."""
 
     producer: Producer

@@ -9,10 +9,9 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 from autoloadd_daemon.errors import DamageError, StorageError, storage_error
@@ -127,17 +126,11 @@ def _create_memfd() -> int | None:
     return os.memfd_create("autoloadd-image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
-def load_image(path: str) -> SealedImage | None:
-    """Return a checked copy of an image file, or None where there is no file.
-
-    Raises DamageError when the file is not a good image, OSError when it cannot be read: that is
-    no damage. Runs 0.9 ms for each MB, without the GIL.
-    """
+@contextmanager
+def called_damage(path: str) -> Iterator[None]:
+    """Raise what is wrong with an image's file as DamageError; OSErrors that are no damage stay."""
     try:
-        with open(open_to_read(path), "rb", buffering=0) as file:
-            return _copy(file)
-    except FileNotFoundError:
-        return None
+        yield
     except ImageError as exc:
         raise DamageError(f"{path}: {exc}") from exc
     except OSError as exc:
@@ -146,7 +139,23 @@ def load_image(path: str) -> SealedImage | None:
         raise DamageError(f"{path}: {exc.strerror}") from exc
 
 
-def _copy(file: FileIO) -> SealedImage:
+def load_image(path: str) -> SealedImage | None:
+    """Return a checked copy of an image file, or None where there is no file.
+
+    Raises DamageError when the file is not a good image, OSError when it cannot be read: that is
+    no damage. Runs 0.9 ms for each MB, without the GIL.
+    """
+    with suppress(FileNotFoundError), called_damage(path), _opened(path) as file:
+        return copy_image(file)
+    return None
+
+
+def _opened(path: str) -> FileIO:
+    return open(open_to_read(path), "rb", buffering=0)
+
+
+def copy_image(file: FileIO) -> SealedImage:
+    """Return what a file holds from where it stands, checked. Raises ImageError, OSError."""
     memory = Memory()
     try:
         while chunk := file.read(_COPY_BYTES):
@@ -158,8 +167,7 @@ def _copy(file: FileIO) -> SealedImage:
     return image
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A shard at one generation: what a build makes an image of.
 
     `changes` win over `base`, in the order in which they were made; None is a tombstone.
@@ -175,14 +183,14 @@ class Snapshot:
     keep_bytes: int | None = None
 
 
-@dataclass(slots=True)
 class _Layout:
     """Which records go into an image, and where each blob comes to lie."""
 
-    records: list[Record] = field(default_factory=list)
-    placed: list[Placed] = field(default_factory=list)
-    record_bytes: int = 0
-    blob_bytes: int = 0
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.placed: list[Placed] = []
+        self.record_bytes = 0
+        self.blob_bytes = 0
 
     def add(self, name: bytes, record: Record) -> None:
         shift = self.record_bytes - record.start + PREFIX_BYTES

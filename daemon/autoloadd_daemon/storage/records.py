@@ -11,7 +11,6 @@ another place than it was written to is found.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
@@ -54,8 +53,7 @@ def new_epoch() -> int:
     return int.from_bytes(os.urandom(8), "big") | 1
 
 
-@dataclass(frozen=True, slots=True)
-class JournalHeader:
+class JournalHeader(NamedTuple):
     """The first 512 bytes. Journals of a shard chain: base generation, and the previous one's end.
 
     `previous_end` is the offset behind the previous journal's last good frame, in bytes; 0 where
