@@ -121,7 +121,9 @@ class App:
         self._writer.not_before_ns = self._sharing.trusted_until_ns
         self._catalog.on_forget = self._sharing.drop
         self._builder.on_built = self._writer.resume
-        self._builder.run_in_thread = StandingThread("build").run
+        build_thread = StandingThread("build")
+        self._builder.run_in_thread = build_thread.run
+        self._builder.free_in_thread = build_thread.submit
         self._builder.drop_shard = self._writer.evict
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async with trio.open_nursery() as nursery:

@@ -46,6 +46,17 @@ def open_to_read(path: str) -> int:
     return descriptor
 
 
+def write_all(descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
+    """Write all parts at the descriptor's place, without the GIL and without joining them."""
+    pending = [memoryview(part) for part in parts if len(part)]
+    while pending:
+        written = os.writev(descriptor, pending[:_PARTS_PER_WRITE])
+        while pending and written >= len(pending[0]):
+            written -= len(pending.pop(0))
+        if written:
+            pending[0] = pending[0][written:]
+
+
 class Files:
     """The real disk. Every method may raise OSError."""
 
@@ -56,13 +67,7 @@ class Files:
 
     def append(self, descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
         """Write all parts at the file's end. After an OSError, a part of them may be there."""
-        pending = [memoryview(part) for part in parts if len(part)]
-        while pending:
-            written = os.writev(descriptor, pending[:_PARTS_PER_WRITE])
-            while pending and written >= len(pending[0]):
-                written -= len(pending.pop(0))
-            if written:
-                pending[0] = pending[0][written:]
+        write_all(descriptor, parts)
 
     def overwrite(self, descriptor: int, data: bytes, offset: int) -> None:
         """Write `data` at an offset of a file that was not opened for appending."""
