@@ -274,8 +274,8 @@ class Shard:
         self.is_image_wanted = False
         self._building = {}
         self._building_bytes = 0
+        self.evicted += evicted
         if evicted:
-            self.evicted += evicted
             self._count_again()
 
     def abandon_build(self) -> None:

@@ -148,11 +148,6 @@ class RecordingFiles(QuickFiles):
             raise
         super().append(descriptor, [data])
 
-    def overwrite(self, descriptor: int, data: bytes, offset: int) -> None:
-        """Write, unless it is this call's turn to fail."""
-        self._step("overwrite", self._names[descriptor])
-        super().overwrite(descriptor, data, offset)
-
     def truncate(self, descriptor: int, size: int) -> None:
         """Cut, unless it is this call's turn to fail."""
         self._step("truncate", self._names[descriptor])

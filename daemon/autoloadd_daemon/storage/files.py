@@ -69,23 +69,16 @@ class Files:
         """Write all parts at the file's end. After an OSError, a part of them may be there."""
         write_all(descriptor, parts)
 
-    def overwrite(self, descriptor: int, data: bytes, offset: int) -> None:
-        """Write `data` at an offset of a file that was not opened for appending."""
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(descriptor, view, offset)
-            view, offset = view[written:], offset + written
-
     def reopen(self, path: str) -> int:
         """Return a descriptor of a file that is there, to sync it."""
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def create_for_image(self, path: str) -> int:
-        """Return a descriptor of a new, empty file whose head is written last.
+        """Return a descriptor of a new, empty file.
 
         Never of one that is there: its sync may have failed, and must not be tried again.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(path, flags, _FILE_MODE)
 
     def truncate(self, descriptor: int, size: int) -> None:

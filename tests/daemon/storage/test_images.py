@@ -120,11 +120,10 @@ def test_an_image_comes_to_disk_step_by_step(cache_dir: Path) -> None:
     build(cache_dir, {b"a": A})
     files = RecordingFiles()
     build_image(files, str(cache_dir), snapshot(dict(records_of({b"b": B}))))
-    written = [f"append {TEMPORARY_NAME}"] * 3 + [f"overwrite {TEMPORARY_NAME}"]
     assert files.operations() == [
         f"make_directory {cache_dir.name}",
         f"create {TEMPORARY_NAME}",
-        *written,
+        f"append {TEMPORARY_NAME}",
         f"sync {TEMPORARY_NAME}",
         f"rename {TEMPORARY_NAME} {IMAGE_NAME}",
         f"sync_directory {cache_dir.name}",
@@ -137,10 +136,10 @@ def test_an_error_at_each_step_leaves_the_old_or_the_new_image(
     *, persistent: bool, cache_dir: Path
 ) -> None:
     changes: dict[bytes, Record | None] = dict(records_of({b"b": B}))
-    for step in range(1, 12):
+    for step in range(1, 9):
         build(cache_dir, {b"a": A})
         files = RecordingFiles(fail_at=step, persistent=persistent, error=errno.ENOSPC)
-        if step == 11:
+        if step == 8:
             build_image(files, str(cache_dir), snapshot(changes))
             assert not files.failed
             continue
@@ -150,14 +149,14 @@ def test_an_error_at_each_step_leaves_the_old_or_the_new_image(
         assert len(os.listdir("/proc/self/fd")) == before
         loaded = load_image(str(cache_dir / IMAGE_NAME))
         assert loaded is not None
-        assert held(loaded) == ({b"a": A} if step <= 8 else {b"b": B}), files.failed
+        assert held(loaded) == ({b"a": A} if step <= 5 else {b"b": B}), files.failed
         if not persistent:
             assert not (cache_dir / TEMPORARY_NAME).exists()
 
 
 def test_a_file_whose_sync_failed_is_not_synced_again(cache_dir: Path) -> None:
     """Also where it could not be removed: the next build takes a new file."""
-    files = RecordingFiles(fail_at=7, persistent=True)
+    files = RecordingFiles(fail_at=4, persistent=True)
     changes: dict[bytes, Record | None] = dict(records_of({b"b": B}))
     with pytest.raises(StorageError, match="Input/output error"):
         build_image(files, str(cache_dir), snapshot(changes))
@@ -194,8 +193,8 @@ def test_a_link_and_a_directory_are_no_image(cache_dir: Path) -> None:
 def test_memory_is_sealed(cache_dir: Path) -> None:
     memory = Memory()
     data = (build(cache_dir, {b"a": A}).buffer).tobytes()
-    memory.append(data[:100])
-    memory.append(memoryview(data)[100:])
+    memory.append([data[:50], data[50:100]])
+    memory.append([memoryview(data)[100:]])
     memory.overwrite(data[:4], 0)
     descriptor = memory._descriptor
     assert descriptor is not None
@@ -215,7 +214,7 @@ def test_memory_that_is_given_up_is_closed_once(cache_dir: Path) -> None:
     del cache_dir
     before = len(os.listdir("/proc/self/fd"))
     memory = Memory()
-    memory.append(b"x")
+    memory.append([b"x"])
     memory.close()
     memory.close()
     empty = Memory()
