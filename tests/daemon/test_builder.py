@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import time
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from autoloadd_daemon.errors import StorageError
+from autoloadd_daemon.threads import StandingThread
 from autoloadd_daemon.writer import Drop
 from autoloadd_daemon.writes import Put
 from autoloadd_protocol.errors import NOT_DURABLE, RequestError
@@ -62,6 +66,19 @@ async def put(engine: Engine, items: dict[bytes, Item], of: Producer = PRODUCER)
     engine.writer.turn()
     await until(engine, lambda: bool(answers))
     assert isinstance(answers[0], int), answers
+
+
+def hold_builds(engine: Engine) -> trio.Event:
+    """Let builds begin their work only when the event is set."""
+    gate = trio.Event()
+    build_now = engine.builder.run_in_thread
+
+    async def build_behind_the_gate(build: Callable[[], Built]) -> Built:
+        await gate.wait()
+        return await build_now(build)
+
+    engine.builder.run_in_thread = build_behind_the_gate
+    return gate
 
 
 def builds(engine: Engine) -> int:
@@ -117,6 +134,74 @@ async def test_a_build_that_is_not_urgent_waits_after_the_one_before(
     await until(engine, lambda: builds(engine) == 2)
 
 
+async def test_a_long_build_is_followed_by_a_longer_pause(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoloadd_daemon.builder._PAUSE_NS", 0)
+    gate = hold_builds(engine)
+    await put(engine, {b"a": BIG, b"b": BIG})
+    begun = time.monotonic_ns()
+    await trio.sleep(0.05)
+    gate.set()
+    lasted = time.monotonic_ns() - begun
+    await until(engine, lambda: builds(engine) == 1)
+    assert engine.builder._next_ns >= begun + lasted + 10 * lasted
+
+
+@pytest.fixture
+def _endless_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a build that keeps to its pace rest for an hour after each step."""
+    monkeypatch.setattr("autoloadd_daemon.storage.pace._WORK_SECONDS", 0)
+    monkeypatch.setattr("autoloadd_daemon.storage.pace._REST_PER_WORK", 1 << 60)
+    monkeypatch.setattr("autoloadd_daemon.storage.pace._REST_SECONDS", 3600)
+
+
+@pytest.mark.usefixtures("_endless_rests")
+async def test_a_write_that_waits_for_a_build_hurries_it(engine: Engine) -> None:
+    gate = hold_builds(engine)
+    await put(engine, {b"a": BIG, b"b": BIG})
+    engine.catalog.max_bytes = 1_000_000
+    engine.builder.look_around()
+    answers: list[object] = []
+    engine.writer.submit(Put(PRODUCER, "write", answers.append, records_of({b"c": SMALL})))
+    engine.writer.turn()
+    assert answers == []
+    gate.set()
+    await until(engine, lambda: bool(answers))
+    await engine.builder.build_all()
+
+
+@pytest.mark.usefixtures("_endless_rests")
+async def test_the_end_hurries_a_build(engine: Engine) -> None:
+    gate = hold_builds(engine)
+    await put(engine, {b"a": BIG, b"b": BIG})
+    assert engine.builder.is_building(PRODUCER.shard_id())
+    await put(engine, {b"c": SMALL})
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.builder.build_all)
+            await trio.testing.wait_all_tasks_blocked()
+            gate.set()
+    shard, files = engine.catalog.open(PRODUCER)
+    assert builds(engine) == 2
+    assert files.journal_bytes == 0
+    assert contents_of(shard) == {b"a": BIG, b"b": BIG, b"c": SMALL}
+
+
+async def test_what_an_image_was_built_from_is_given_up(engine: Engine) -> None:
+    """Both of the daemon's threads work; neither holds the image before by what it did last."""
+    engine.builder.run_in_thread = StandingThread("build").run
+    await put(engine, {b"a": BIG, b"b": BIG})
+    await until(engine, lambda: builds(engine) == 1)
+    shard, _ = engine.catalog.open(PRODUCER)
+    before = weakref.ref(shard.image)
+    engine.builder._next_ns = 0
+    await put(engine, {b"c": BIG, b"d": BIG})
+    await until(engine, lambda: builds(engine) == 2)
+    await until(engine, lambda: before() is None)
+    assert contents_of(shard).keys() == {b"a", b"b", b"c", b"d"}
+
+
 async def test_failed_journals_heal_by_an_image(
     engine: Engine, files: RecordingFiles, cache_dir: Path
 ) -> None:
@@ -156,14 +241,7 @@ async def test_a_build_that_fails_while_writes_are_refused_says_so(
 async def test_a_write_that_is_refused_leaves_a_shard_that_is_being_built(
     engine: Engine, files: RecordingFiles, cache_dir: Path
 ) -> None:
-    gate = trio.Event()
-    build_now = engine.builder.run_in_thread
-
-    async def build_behind_the_gate(build: Callable[[], Built]) -> Built:
-        await gate.wait()
-        return await build_now(build)
-
-    engine.builder.run_in_thread = build_behind_the_gate
+    gate = hold_builds(engine)
     await put(engine, {b"a": BIG, b"b": BIG})
     shard, _ = engine.catalog.open(PRODUCER)
     assert engine.builder.is_building(shard.id)

@@ -38,13 +38,14 @@ class Pace:
         self._is_hurried = True
 
     def rest(self) -> None:
-        """Rest, if enough was done since the last time. Only in the thread that works."""
+        """Rest, if enough was done since the last time."""
         if self._is_hurried:
             return
-        # Not the time that passed: while the thread waits for the loop it works on nothing.
-        worked = time.thread_time() - self._rested_at
-        if worked >= _WORK_SECONDS or worked < 0:
-            time.sleep(min(abs(worked) * _REST_PER_WORK, _REST_SECONDS))
+        # Not the time that passed: while the thread waits for the loop it works on nothing. Where
+        # the last rest was in another thread, what comes out costs one rest too many or too few.
+        worked = abs(time.thread_time() - self._rested_at)
+        if worked >= _WORK_SECONDS:
+            time.sleep(min(worked * _REST_PER_WORK, _REST_SECONDS))
             self._rested_at = time.thread_time()
 
     def over(self, items: Iterable[ItemT]) -> Iterator[ItemT]:
