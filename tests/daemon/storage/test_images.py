@@ -131,6 +131,17 @@ def test_an_image_comes_to_disk_step_by_step(cache_dir: Path) -> None:
     ]
 
 
+def test_a_large_image_is_synced_little_by_little(cache_dir: Path) -> None:
+    """All at once at the end would hold up the journal's syncs."""
+    files = RecordingFiles()
+    changes = dict(records_of({b"%d" % number: Item(bytes(3_000_000)) for number in range(3)}))
+    build_image(files, str(cache_dir), snapshot(dict(changes)))
+    done = files.operations(on=TEMPORARY_NAME)
+    part = [f"append {TEMPORARY_NAME}"] * 16
+    sync = f"sync {TEMPORARY_NAME}"
+    assert done[1:-1] == [*part, sync, *part, sync, *part[:3], sync]
+
+
 @pytest.mark.parametrize("persistent", [False, True])
 def test_an_error_at_each_step_leaves_the_old_or_the_new_image(
     *, persistent: bool, cache_dir: Path
