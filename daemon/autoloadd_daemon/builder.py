@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _PAUSE_NS = 1_000_000_000
-_PAUSES_PER_BUILD = 10
+_PAUSES_PER_BUILD = 4
 _URGENT = 8
 """From this pressure on, where the journal is as long as the image, a build does not wait. Below it
-there is a second between two, and ten times what the last one took: under a stream of puts builds
+there is a second between two, and four times what the last one took: under a stream of puts builds
 followed one another, and took half of the disk and of a core."""
 
 _KEEP = 7 / 8

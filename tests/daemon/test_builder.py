@@ -146,7 +146,7 @@ async def test_a_long_build_is_followed_by_a_longer_pause(
     gate.set()
     lasted = time.monotonic_ns() - begun
     await until(engine, lambda: builds(engine) == 1)
-    assert engine.builder._next_ns >= begun + lasted + 10 * lasted
+    assert engine.builder._next_ns >= begun + lasted + 4 * lasted
 
 
 @pytest.fixture
