@@ -50,8 +50,8 @@ class Building:
     def trigger(self, watch: Callable[[], object] = lambda: None) -> tuple[int, int]:
         """Write what is missing; return when the build began and when the image was in use.
 
-        Both are ns of CLOCK_MONOTONIC. `watch` is called every 10 ms meanwhile. The daemon lets some
-        time pass between two builds, in which nothing is measured.
+        Both are ns of CLOCK_MONOTONIC. `watch` is called every 10 ms meanwhile. The daemon lets
+        some time pass between two builds: nothing is measured in it.
         """
         before = count_builds(self._server.socket_path)
         began, is_begun = time.monotonic_ns(), False
