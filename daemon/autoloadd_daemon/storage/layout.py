@@ -144,6 +144,8 @@ class Layout:
         kept_bytes = 0 if self._base is None else self._base.header.record_bytes - moved[-1]
         added = self._place_puts(table, self.records_at + kept_bytes)
         new_slots = array("I") if self._base is None else self._place_old(self._base, table, moved)
+        # Not needed any more, and the records take all the memory that they may.
+        self._successors = {}
         if not self.entries:
             self.oldest_mtime_ns = self.newest_mtime_ns = 0
         at = len(table)
