@@ -23,7 +23,7 @@ from .layout import Layout
 from .pace import at_once
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from io import FileIO
 
     from autoloadd_protocol.producer import Producer
@@ -79,45 +79,64 @@ def _inode_of(descriptor: int) -> tuple[int, int]:
 
 
 class Memory:
-    """Bytes written once, then sealed and only read: a memfd, plain memory where there is none."""
+    """Bytes written, then sealed and only read: a memfd, plain memory where there is none.
 
-    def __init__(self) -> None:
-        self.size = 0
+    `size`: how many there will be at least, in bytes.
+    """
+
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+        self._at = 0
         self._descriptor = _create_memfd()
-        self._plain = bytearray()
+        self._plain = bytearray(0 if self._descriptor is not None else size)
+        self._view: memoryview | None = None
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, size)
 
-    def append(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Write parts at the end. Raises OSError when memory is short."""
-        self.size += sum(map(len, parts))
+    def go_to(self, offset: int) -> None:
+        """Have the next parts written from there on."""
+        self._at = offset
+        if self._descriptor is not None:
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+
+    def write(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Write parts behind those before. Raises OSError when memory is short."""
+        first, self._at = self._at, self._at + sum(map(len, parts))
+        self.size = max(self.size, self._at)
         if self._descriptor is None:
-            self._plain += b"".join(parts)
+            self._plain[first : self._at] = b"".join(parts)
         else:
             write_all(self._descriptor, parts)
 
-    def overwrite(self, data: bytes, offset: int) -> None:
-        """Write over bytes that are there."""
+    def view(self) -> memoryview:
+        """Return all of it, to be read, also of what is written later; it grows no more.
+
+        Raises ImageError where it is empty.
+        """
+        if not self.size:
+            raise ImageError("0 bytes are less than a header")
+        if self._view is None:
+            self._view = self._map().toreadonly()
+        return self._view
+
+    def _map(self) -> memoryview:
         if self._descriptor is None:
-            self._plain[offset : offset + len(data)] = data
-        else:
-            os.pwrite(self._descriptor, data, offset)
+            return memoryview(self._plain)
+        # Private: a shared map of a descriptor that may write stands against the seals.
+        flags, prot = mmap.MAP_PRIVATE, mmap.PROT_READ
+        return memoryview(mmap.mmap(self._descriptor, self.size, flags=flags, prot=prot))
 
     def seal(self) -> SealedImage:
         """Return what was written as an image that nobody can change or cut. Raises ImageError."""
-        if self._descriptor is None:
-            return SealedImage(memoryview(self._plain).toreadonly(), None)
-        descriptor, self._descriptor = self._descriptor, None
-        try:
+        inode = None
+        if self._descriptor is not None:
             seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-            if not self.size:
-                raise ImageError("0 bytes are less than a header")
-            mapped = mmap.mmap(descriptor, self.size, prot=mmap.PROT_READ)
-            return SealedImage(memoryview(mapped), _inode_of(descriptor))
-        finally:
-            os.close(descriptor)
+            fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, seals)
+            inode = _inode_of(self._descriptor)
+        return SealedImage(self.view(), inode)
 
     def close(self) -> None:
-        """Give the memory up without having sealed it."""
+        """Give up the descriptor; the image's map has one of its own."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -152,7 +171,7 @@ def _copy(file: FileIO) -> SealedImage:
     memory = Memory()
     try:
         while chunk := file.read(_COPY_BYTES):
-            memory.append([chunk])
+            memory.write([chunk])
         image = memory.seal()
     finally:
         memory.close()
@@ -164,8 +183,8 @@ def _copy(file: FileIO) -> SealedImage:
 class Snapshot:
     """A shard at one generation: what a build makes an image of.
 
-    `changes` win over `base`, in the order in which they were made; None is a tombstone. They stay
-    as they are while it is built.
+    `changes` win over `base`, in the order in which they were made; None is a tombstone. Nobody
+    else changes them while it is built; afterwards their records lie in the new image.
     `keep_bytes` bounds the image's records: over it, the lowest generations are left out.
     """
 
@@ -189,11 +208,12 @@ def build_image(
     """
     temporary = f"{directory}/{TEMPORARY_NAME}"
     pace = pace or at_once()
+    layout = Layout(snapshot.base, snapshot.changes, snapshot.keep_bytes, pace)
     try:
         files.make_directory(directory)
         descriptor = _create(files, temporary)
         try:
-            image, evicted = _make(snapshot, pace)
+            image = _make(layout, snapshot, pace)
             _write(files, descriptor, image, pace)
             files.sync(descriptor)
         finally:
@@ -202,12 +222,13 @@ def build_image(
         files.sync_directory(directory)
         files.sync_directory(directory.rpartition("/")[0])
     except (OSError, ImageError) as exc:
+        layout.take_back()
         _remove_temporary(files, temporary)
         what = f"{directory}: building an image failed"
         if isinstance(exc, OSError):
             raise storage_error(what, exc) from exc
         raise StorageError(f"{what}: {exc}") from exc
-    return image, evicted
+    return image, layout.evicted
 
 
 def _create(files: Files, temporary: str) -> int:
@@ -225,19 +246,12 @@ def _remove_temporary(files: Files, temporary: str) -> None:
         files.remove(temporary)
 
 
-def _make(snapshot: Snapshot, pace: Pace) -> tuple[SealedImage, int]:
-    """Return the image in memory, and how many entries were evicted."""
-    layout = Layout(snapshot.base, snapshot.changes, snapshot.keep_bytes, pace)
-    memory = Memory()
+def _make(layout: Layout, snapshot: Snapshot, pace: Pace) -> SealedImage:
+    """Return the image in memory. From then on the changes lie in it."""
+    memory = Memory(layout.total_bytes)
     try:
-        memory.append([bytes(HEADER_BYTES)])
         index_checksum = _write_index(memory, layout, pace)
-        checksum = 0
-        for piece in layout.pieces():
-            for part in piece:
-                checksum = crc32(part, checksum)
-            memory.append(piece)
-            pace.rest()
+        records_checksum = _write_records(memory, layout, pace)
         header = ImageHeader(
             producer=snapshot.producer,
             epoch=snapshot.epoch,
@@ -250,10 +264,11 @@ def _make(snapshot: Snapshot, pace: Pace) -> tuple[SealedImage, int]:
             oldest_mtime_ns=layout.oldest_mtime_ns,
             newest_mtime_ns=layout.newest_mtime_ns,
             index_checksum=index_checksum,
-            records_checksum=checksum,
+            records_checksum=records_checksum,
         )
-        memory.overwrite(header.pack(), 0)
-        return memory.seal(), layout.evicted
+        memory.go_to(0)
+        memory.write([header.pack()])
+        return memory.seal()
     finally:
         memory.close()
 
@@ -264,12 +279,30 @@ def _write_index(memory: Memory, layout: Layout, pace: Pace) -> int:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     index = memoryview(mmap.mmap(-1, layout.index_bytes, flags=flags))
     layout.fill(index)
+    memory.go_to(HEADER_BYTES)
     checksum = 0
-    for start in range(0, len(index), _WRITE_BYTES):
-        part = index[start : start + _WRITE_BYTES]
+    for part in _parts(index, pace):
         checksum = crc32(part, checksum)
-        memory.append([part])
+        memory.write([part])
+    return checksum
+
+
+def _write_records(memory: Memory, layout: Layout, pace: Pace) -> int:
+    """Write what is put, then what stays before it; return the checksum of both."""
+    memory.go_to(layout.puts_at)
+    for piece in layout.put_pieces():
+        memory.write(piece)
         pace.rest()
+    layout.move_puts(memory.view())
+    memory.go_to(layout.records_at)
+    checksum = 0
+    for piece in layout.old_pieces():
+        for part in piece:
+            checksum = crc32(part, checksum)
+        memory.write(piece)
+        pace.rest()
+    for part in _parts(memory.view()[layout.puts_at :], pace):
+        checksum = crc32(part, checksum)
     return checksum
 
 
@@ -278,8 +311,17 @@ def _write(files: Files, descriptor: int, image: Image, pace: Pace) -> None:
 
     What is written at once at the end, 49 MB, would hold up the journal's syncs for as long.
     """
-    for start in range(0, len(image.buffer), _WRITE_BYTES):
-        if start and start % _SYNC_BYTES == 0:
+    unsynced = 0
+    for part in _parts(image.buffer, pace):
+        if unsynced >= _SYNC_BYTES:
             files.sync_data(descriptor)
-        files.append(descriptor, [image.buffer[start : start + _WRITE_BYTES]])
+            unsynced = 0
+        files.append(descriptor, [part])
+        unsynced += len(part)
+
+
+def _parts(whole: memoryview, pace: Pace) -> Iterator[memoryview]:
+    """Yield a buffer in parts that are worked on without the GIL, with rests in between."""
+    for start in range(0, len(whole), _WRITE_BYTES):
+        yield whole[start : start + _WRITE_BYTES]
         pace.rest()

@@ -22,13 +22,12 @@ from autoloadd_protocol.image import (
     records_at,
     slots_for,
 )
-from autoloadd_protocol.record import PREFIX_BYTES, body_bytes
+from autoloadd_protocol.record import PREFIX_BYTES, Record, body_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from autoloadd_protocol.image import Image
-    from autoloadd_protocol.record import Record
 
     from .pace import Pace
 
@@ -55,7 +54,7 @@ class Layout:
     def __init__(
         self,
         base: Image | None,
-        changes: Mapping[bytes, Record | None],
+        changes: dict[bytes, Record | None],
         keep_bytes: int | None,
         pace: Pace,
     ) -> None:
@@ -75,6 +74,8 @@ class Layout:
         self._replaced = array("Q")
         """For each change where the blob begins that it replaces; 0: there is none."""
         self._first_put = 0
+        self._put_bytes = 0
+        self._moved_to: memoryview | None = None
         for name, record in pace.over(changes.items()):
             self._change(name, record)
         if keep_bytes is not None:
@@ -88,6 +89,16 @@ class Layout:
         """Length of table and order, with the padding up to the records."""
         return self.records_at - HEADER_BYTES
 
+    @property
+    def total_bytes(self) -> int:
+        """Length of the whole image."""
+        return self.records_at + self.record_bytes
+
+    @property
+    def puts_at(self) -> int:
+        """Where the records of what is put begin; those that stay lie before."""
+        return self.total_bytes - self._put_bytes
+
     def _change(self, name: bytes, record: Record | None) -> None:
         old = None if self._base is None else self._base.look_up(name)
         self._replaced.append(0 if old is None else old.blob_start)
@@ -95,6 +106,7 @@ class Layout:
             self._leave_out(old)
         if record is not None:
             self._count(record, 1)
+            self._put_bytes += record.stored_bytes
 
     def _leave_out(self, old: Record) -> None:
         self._successors[old.blob_start] = _NOWHERE
@@ -119,6 +131,7 @@ class Layout:
             if self._bytes_held <= keep_bytes:
                 return
             self._count(record, -1)
+            self._put_bytes -= record.stored_bytes
             self._first_put += 1
             self.evicted += 1
 
@@ -141,8 +154,7 @@ class Layout:
         """
         table = index[: self.slots * SLOT_BYTES]
         moved = [0, *accumulate(self._pace.over(map(self._gap_bytes, self._gaps)))]
-        kept_bytes = 0 if self._base is None else self._base.header.record_bytes - moved[-1]
-        added = self._place_puts(table, self.records_at + kept_bytes)
+        added = self._place_puts(table)
         new_slots = array("I") if self._base is None else self._place_old(self._base, table, moved)
         # Not needed any more, and the records take all the memory that they may.
         self._successors = {}
@@ -158,9 +170,10 @@ class Layout:
         assert self._base is not None
         return PREFIX_BYTES + body_bytes(self._base.buffer, start + PREFIX_BYTES)
 
-    def _place_puts(self, table: memoryview, at: int) -> list[tuple[bytes, int]]:
-        """Fill the slots of what is put, from `at` on; return (name, slot) of those added."""
+    def _place_puts(self, table: memoryview) -> list[tuple[bytes, int]]:
+        """Fill the slots of what is put; return (name, slot) of what is added by it."""
         added: list[tuple[bytes, int]] = []
+        at = self.puts_at
         for name, record, replaced in self._puts():
             shift = at + PREFIX_BYTES - record.start
             mtime = record.binary_mtime_ns
@@ -209,34 +222,68 @@ class Layout:
 
     # The records
 
-    def pieces(self) -> Iterator[list[Part]]:
-        """Return the records' bytes in their order, in pieces that are worth a system call."""
-        piece: list[Part] = []
-        room = _PIECE_BYTES
-        for part in self._parts():
-            piece.append(part)
-            room -= len(part)
-            if room <= 0 or len(piece) == _PIECE_PARTS:
-                yield piece
-                piece, room = [], _PIECE_BYTES
-        if piece:
-            yield piece
+    def old_pieces(self) -> Iterator[list[Part]]:
+        """Return the bytes of what stays, in pieces that are worth a system call."""
+        return _pieces(self._old_runs())
 
-    def _parts(self) -> Iterator[Part]:
-        """Return what stays and what is put, no part longer than a piece."""
-        for run in self._runs():
-            for start in range(0, len(run), _PIECE_BYTES):
-                yield run[start : start + _PIECE_BYTES]
-
-    def _runs(self) -> Iterator[Part]:
+    def _old_runs(self) -> Iterator[Part]:
         if self._base is not None:
             at = self._base.header.records_at
             for gap in self._pace.over(self._gaps):
                 yield self._base.buffer[at:gap]
                 at = gap + self._gap_bytes(gap)
             yield self._base.buffer[at:]
-        for _, record, _ in self._puts():
-            yield record.stored()
+
+    def put_pieces(self) -> Iterator[list[Part]]:
+        """Return the bytes of what is put, likewise. They begin at `puts_at`."""
+        return _pieces(record.stored() for _, record, _ in self._puts())
+
+    def move_puts(self, buffer: memoryview) -> None:
+        """Have the changes lie in the image that is being made, where they were written.
+
+        They took their memory twice otherwise, and under a stream of puts that is as much as an
+        image. Whoever looks a name up meanwhile finds the one or the other.
+        """
+        self._moved_to = buffer
+        at = self.puts_at
+        for name, record, _ in self._puts():
+            self._changes[name] = _moved(record, buffer, at)
+            at += record.stored_bytes
+
+    def take_back(self) -> None:
+        """Undo `move_puts`: there is no image, and its memory must not stay for the changes."""
+        for name, record in self._pace.over(self._changes.items()):
+            if record is not None and record.buffer is self._moved_to:
+                self._changes[name] = _moved(record, bytes(record.stored()), 0)
+
+
+def _moved(record: Record, buffer: bytes | memoryview, at: int) -> Record:
+    """Return a record of which a copy, with its prefix, begins at `at` of another buffer."""
+    shift = at + PREFIX_BYTES - record.start
+    return Record(
+        buffer,
+        record.start + shift,
+        record.end + shift,
+        record.binary_mtime_ns,
+        record.blob_start + shift,
+        record.blob_end + shift,
+    )
+
+
+def _pieces(runs: Iterable[Part]) -> Iterator[list[Part]]:
+    """Return runs gathered to pieces, long ones cut."""
+    piece: list[Part] = []
+    room = _PIECE_BYTES
+    for run in runs:
+        for start in range(0, len(run), _PIECE_BYTES):
+            part = run[start : start + _PIECE_BYTES]
+            piece.append(part)
+            room -= len(part)
+            if room <= 0 or len(piece) == _PIECE_PARTS:
+                yield piece
+                piece, room = [], _PIECE_BYTES
+    if piece:
+        yield piece
 
 
 def _staying(old: Iterator[tuple[int]], new_slots: array[int]) -> Iterator[int]:

@@ -54,10 +54,11 @@ def build(
     records: dict[bytes, Record | None] = {
         name: None if item is None else record_of(name, item) for name, item in changes.items()
     }
-    before = dict(records)
+    before = {name: None if record is None else item_of(record) for name, record in records.items()}
     snapshot = Snapshot(PRODUCER, EPOCH, 17, 99, base, records, keep)
     built = build_image(QuickFiles(), str(directory), snapshot, pace)
-    assert records == before
+    after = {name: None if record is None else item_of(record) for name, record in records.items()}
+    assert after == before, "whoever looks a name up in the changes finds the same"
     return built
 
 
