@@ -19,7 +19,7 @@ from autoloadd_protocol.errors import RequestError
 from .errors import StorageError
 from .exhaustion import run_or_end
 from .storage.images import build_image
-from .storage.pace import Pace
+from .storage.pace import Pace, at_once
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -79,9 +79,10 @@ class Build:
         """
         assert self._snapshot is not None
         changes = self._snapshot.changes
+        pace = at_once() if self.pace.is_hurried else Pace()
         while changes:
             changes.popitem()
-            self.pace.rest()
+            pace.rest()
         self._snapshot = self._before = None
 
 

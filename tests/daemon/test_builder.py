@@ -152,6 +152,7 @@ async def test_a_long_build_is_followed_by_a_longer_pause(
 @pytest.fixture
 def _endless_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a build that keeps to its pace rest for an hour after each step."""
+    monkeypatch.setattr("autoloadd_daemon.storage.pace._FIRST_WORK_SECONDS", 0)
     monkeypatch.setattr("autoloadd_daemon.storage.pace._WORK_SECONDS", 0)
     monkeypatch.setattr("autoloadd_daemon.storage.pace._REST_PER_WORK", 1 << 60)
     monkeypatch.setattr("autoloadd_daemon.storage.pace._REST_SECONDS", 3600)

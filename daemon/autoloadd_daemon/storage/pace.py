@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 ItemT = TypeVar("ItemT")
 
 _WORK_SECONDS = 50e-6
+_FIRST_WORK_SECONDS = 2e-3
+"""An image of 1 MB is then done at once: clients wait for one after a clear or a replace."""
 _REST_PER_WORK = 4
 """A fifth of a core at most, whatever else runs."""
+_MOST_WORK_SECONDS = 400e-6
+"""After a rest that took longer than it should: where others want the processors too, a thread
+wakes ms late each time, and a build that did 50 us in between would last for many seconds."""
 _REST_SECONDS = 10e-3
 """Also after a system call that took long: a build must come to an end."""
 _ITEMS = 8
@@ -30,22 +35,28 @@ class Pace:
     """How one build takes turns with the loop: 50 us of work, then four times as long a rest."""
 
     def __init__(self) -> None:
-        self._is_hurried = False
-        self._rested_at = time.thread_time()
+        self.is_hurried = False
+        self._may_work = _FIRST_WORK_SECONDS
+        self._rested_at: float | None = None
 
     def hurry(self) -> None:
         """Rest no more: somebody waits for the end. From any thread."""
-        self._is_hurried = True
+        self.is_hurried = True
 
     def rest(self) -> None:
-        """Rest, if enough was done since the last time."""
-        if self._is_hurried:
+        """Rest, if enough was done since the last time; begins with the first. From one thread."""
+        if self.is_hurried:
             return
-        # Not the time that passed: while the thread waits for the loop it works on nothing. Where
-        # the last rest was in another thread, what comes out costs one rest too many or too few.
-        worked = abs(time.thread_time() - self._rested_at)
-        if worked >= _WORK_SECONDS:
+        # Not the time that passed: while the thread waits for the loop it works on nothing.
+        now = time.thread_time()
+        if self._rested_at is None:
+            self._rested_at = now
+        worked = now - self._rested_at
+        if worked >= self._may_work:
+            begin = time.monotonic()
             time.sleep(min(worked * _REST_PER_WORK, _REST_SECONDS))
+            rested = time.monotonic() - begin
+            self._may_work = min(max(rested / _REST_PER_WORK, _WORK_SECONDS), _MOST_WORK_SECONDS)
             self._rested_at = time.thread_time()
 
     def over(self, items: Iterable[ItemT]) -> Iterator[ItemT]:

@@ -18,9 +18,11 @@ def work(seconds: float) -> None:
 
 def rests(pace: Pace, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return how long it rests after 2 ms of work, in seconds; nothing where it does not."""
+    pace._may_work = min(pace._may_work, 1e-3)
     found: list[float] = []
     with monkeypatch.context() as patched:
         patched.setattr(time, "sleep", found.append)
+        pace.rest()
         work(0.002)
         pace.rest()
     return found
@@ -36,14 +38,30 @@ def test_a_rest_is_four_times_as_long_as_the_work(monkeypatch: pytest.MonkeyPatc
     assert time.monotonic() - begin >= 0.002 + 0.008
 
 
+def test_after_a_rest_that_was_too_long_more_is_worked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not for long: 0.4 ms, after any rest."""
+    monkeypatch.setattr("autoloadd_daemon.storage.pace._WORK_SECONDS", 1e-9)
+    pace = Pace()
+    assert len(rests(pace, monkeypatch)) == 1
+    assert pace._may_work < 0.000_4
+    pace.rest()
+    work(0.002)
+    pace.rest()
+    assert pace._may_work == 0.000_4
+
+
 def test_a_rest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoloadd_daemon.storage.pace._REST_SECONDS", 0.001)
     assert rests(Pace(), monkeypatch) == [0.001]
 
 
 def test_little_work_needs_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoloadd_daemon.storage.pace._WORK_SECONDS", 3600)
-    assert rests(Pace(), monkeypatch) == []
+    monkeypatch.setattr("autoloadd_daemon.storage.pace._FIRST_WORK_SECONDS", 3600)
+    pace = Pace()
+    monkeypatch.setattr(time, "sleep", pytest.fail)
+    pace.rest()
+    work(0.002)
+    pace.rest()
 
 
 def test_who_hurries_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
