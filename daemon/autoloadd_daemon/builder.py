@@ -38,10 +38,11 @@ _logger = logging.getLogger(__name__)
 
 _PAUSE_NS = 1_000_000_000
 _PAUSES_PER_BUILD = 4
+_LONGEST_PAUSE_NS = 10_000_000_000
 _URGENT = 8
 """From this pressure on, where the journal is as long as the image, a build does not wait. Below it
-there is a second between two, and four times what the last one took: under a stream of puts builds
-followed one another, and took half of the disk and of a core."""
+there is a second between two, and four times what the last one took, 10 s at most: under a stream
+of puts builds followed one another, and took half of the disk and of a core."""
 
 _KEEP = 7 / 8
 """An over-full cache evicts to this part of its bound, so that not every put evicts again."""
@@ -291,7 +292,8 @@ class Builder:
         self._build = None
         self._written = self._catalog.max_bytes
         now = time.monotonic_ns()
-        self._next_ns = now + max(_PAUSE_NS, _PAUSES_PER_BUILD * (now - build.began_ns))
+        pause_ns = min(_PAUSES_PER_BUILD * (now - build.began_ns), _LONGEST_PAUSE_NS)
+        self._next_ns = now + max(_PAUSE_NS, pause_ns)
         self._ended.set()
         self.on_built()
 

@@ -38,18 +38,6 @@ def test_a_rest_is_four_times_as_long_as_the_work(monkeypatch: pytest.MonkeyPatc
     assert time.monotonic() - begin >= 0.002 + 0.008
 
 
-def test_after_a_rest_that_was_too_long_more_is_worked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But not for long: 0.4 ms, after any rest."""
-    monkeypatch.setattr("autoloadd_daemon.storage.pace._WORK_SECONDS", 1e-9)
-    pace = Pace()
-    assert len(rests(pace, monkeypatch)) == 1
-    assert pace._may_work < 0.000_4
-    pace.rest()
-    work(0.002)
-    pace.rest()
-    assert pace._may_work == 0.000_4
-
-
 def test_a_rest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoloadd_daemon.storage.pace._REST_SECONDS", 0.001)
     assert rests(Pace(), monkeypatch) == [0.001]
