@@ -147,6 +147,11 @@ async def test_a_long_build_is_followed_by_a_longer_pause(
     lasted = time.monotonic_ns() - begun
     await until(engine, lambda: builds(engine) == 1)
     assert engine.builder._next_ns >= begun + lasted + 4 * lasted
+    monkeypatch.setattr("autoloadd_daemon.builder._LONGEST_PAUSE_NS", 0)
+    engine.builder._next_ns = 0
+    await put(engine, {b"c": BIG, b"d": BIG})
+    await until(engine, lambda: builds(engine) == 2)
+    assert engine.builder._next_ns <= time.monotonic_ns()
 
 
 @pytest.fixture
