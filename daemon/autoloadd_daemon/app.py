@@ -5,6 +5,7 @@ Start: lock, recover, listen, ready. Stop: listen no more, answer what was taken
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import select
@@ -102,6 +103,8 @@ class App:
             for lock in reversed(self._locks):
                 lock.undo()
             raise
+        # What is there now stays: a full collection that looks through it takes 3 ms of the loop's.
+        gc.freeze()
         try:
             trio.run(self._main)
         finally:
@@ -130,6 +133,7 @@ class App:
         self._builder.on_built = self._after_build
         self._build_thread = StandingThread("build")
         self._builder.run_in_thread = self._build_thread.run
+        self._builder.free_in_thread = self._build_thread.submit
         self._builder.drop_shard = self._writer.evict
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async with trio.open_nursery() as nursery:

@@ -292,7 +292,8 @@ class Shard:
         self._building = {}
         self._building_bytes = 0
         self.evicted += evicted
-        self._count_again()
+        if evicted:
+            self._count_again()
 
     def abandon_build(self) -> None:
         """Go on without the image that could not be built."""

@@ -50,6 +50,21 @@ def open_to_read(path: str) -> int:
     return descriptor
 
 
+def write_all(descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
+    """Write all parts at the descriptor's place, without the GIL and without joining them."""
+    pending = [part for part in parts if len(part)]
+    while pending:
+        some = pending[:_PARTS_PER_WRITE]
+        written = os.writev(descriptor, some)
+        if written == sum(map(len, some)):
+            # Nearly always: a disk that is not full takes all of it.
+            del pending[:_PARTS_PER_WRITE]
+            continue
+        while written >= len(pending[0]):
+            written -= len(pending.pop(0))
+        pending[0] = memoryview(pending[0])[written:]
+
+
 class Files:
     """The real disk. Every method may raise OSError."""
 
@@ -60,17 +75,7 @@ class Files:
 
     def append(self, descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
         """Write all parts behind what was appended last. After an OSError, some may be there."""
-        pending = [part for part in parts if len(part)]
-        while pending:
-            some = pending[:_PARTS_PER_WRITE]
-            written = os.writev(descriptor, some)
-            if written == sum(map(len, some)):
-                # Nearly always: a disk that is not full takes all of it.
-                del pending[:_PARTS_PER_WRITE]
-                continue
-            while written >= len(pending[0]):
-                written -= len(pending.pop(0))
-            pending[0] = memoryview(pending[0])[written:]
+        write_all(descriptor, parts)
 
     def overwrite(self, descriptor: int, data: bytes, offset: int) -> None:
         """Write `data` at an offset, also behind the file's end; appends go on where they were."""
@@ -84,11 +89,11 @@ class Files:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def create_for_image(self, path: str) -> int:
-        """Return a descriptor of a new, empty file whose head is written last.
+        """Return a descriptor of a new, empty file.
 
         Never of one that is there: its sync may have failed, and must not be tried again.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(path, flags, _FILE_MODE)
 
     def truncate(self, descriptor: int, size: int) -> None:
