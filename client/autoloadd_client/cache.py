@@ -326,8 +326,8 @@ class Cache(Control):
         raise TypeError("a Cache cannot be copied or pickled: make one where it is used")
 
     def _shorten(self) -> None:
-        # Called in between, the methods would cost a shared get a tenth. A subclass's own, or what a
-        # test has put there, stays.
+        # Called in between, the methods would cost a shared get a tenth. What a subclass or a test
+        # has put there stays.
         for name, read in (("get", self._get), ("get_view", self._get_view)):
             if getattr(type(self), name) is _SHORTENED[name]:
                 vars(self)[name] = disguise(read, _SHORTENED[name])
