@@ -7,6 +7,7 @@ notices survives, and is a gap in the tests.
 from __future__ import annotations
 
 from .mutation import Change, Mutation
+from .mutations_at_a_start import START_MUTATIONS
 from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
@@ -30,6 +31,7 @@ _PROTOCOL = "protocol/autoloadd_protocol"
 MUTATIONS: tuple[Mutation, ...] = (
     *STORAGE_MUTATIONS,
     *SHARED_READS_MUTATIONS,
+    *START_MUTATIONS,
     # One daemon, one user
     Mutation(
         "directory not locked",
@@ -62,7 +64,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "client talks to any user's server",
         f"{_CLIENT}/reaching.py",
-        "    if uid != os.geteuid():\n",
+        "    if uid not in (None, os.geteuid()):\n",
         "    if False:\n",
         (CONNECTION, "tests/client/test_unreachable.py", ACCESS),
     ),
