@@ -64,6 +64,20 @@ if [[ -z ${_autoloadd_inner-} ]]; then
     }
   }
 
+  function autoloadd-complete {
+    _autoloadd_choose "$@" || builtin return
+    # Its functions get the options that completion functions have.
+    builtin eval "_autoloadd_text=;$_autoloadd_text"
+    _autoloadd_hook
+  }
+
+  function _autoloadd_first_prompt {
+    _autoloadd_wake || builtin return 0
+    builtin eval "_autoloadd_text=;$_autoloadd_text"
+    _autoloadd_hook
+  }
+
+  _autoloadd_begin
   alias autoloadd-eval="builtin source ${(q)_autoloadd_file} :autoloadd-eval:"
   'builtin' 'setopt' "$_autoloadd_aliases"
   unset _autoloadd_aliases
@@ -146,7 +160,6 @@ typeset -gA _autoloadd_hellos     # producer -> the frame that says hello for it
 typeset -g _autoloadd_text=       # what the last call found or captured
 typeset -gi _autoloadd_status=0   # how the last tool ended
 typeset -gi _autoloadd_away_until=0
-typeset -gF _autoloadd_wait=0.005 # seconds that a daemon may take to begin its answer
 
 # Set $place to the socket's path, as docs/protocol.md says. Fails where none can be used: its
 # directory has to be ours alone, and zsocket would cut a path of more than 107 bytes.
@@ -167,7 +180,7 @@ _autoloadd_place() {
     [[ ${XDG_CACHE_HOME-} == /* ]] && base=$XDG_CACHE_HOME || base=${HOME-}/.cache
     place=$base/autoloadd/run/socket
   fi
-  [[ $place == /* ]] && (( $#place <= 107 )) && [[ -S $place ]] || return 1
+  [[ $place == /* ]] && (( $#place <= 107 )) || return 1
   private=( ${place:h}(N/Uf:go-rwx:) )
   (( $#private ))
 }
@@ -204,8 +217,8 @@ _autoloadd_give_up() {
   } 2>/dev/null
 }
 
-# Read exactly $1 bytes into $bytes. The first answer has to begin within $_autoloadd_wait; what
-# has begun is nearly always there whole.
+# Read exactly $1 bytes into $bytes, within $patience seconds for each part. What has begun is
+# nearly always there whole.
 _autoloadd_read() {
   local part
   local -i left=$1
@@ -232,6 +245,7 @@ _autoloadd_number() {
 _autoloadd_open() {
   local REPLY frames=${_autoloadd_hellos[$1]-}
   local -a producer=( ${(s:/:)1} )
+  [[ -S $place ]] || return 1
   if [[ -z $frames ]]; then
     _autoloadd_modules || return 1
     _autoloadd_request $'\0\x01\0\0' hello array 3 array 2 int 1 int 0 \
@@ -242,7 +256,10 @@ _autoloadd_open() {
   fi
   zsocket $place 2>/dev/null || return 1
   fd=$REPLY
-  patience=$_autoloadd_wait
+  # For the answer to begin. (An integer: a variable from outside must not be evaluated.)
+  patience=5
+  [[ ${AUTOLOADD_WAIT_MS-} != <1-60000> ]] || patience=$AUTOLOADD_WAIT_MS
+  patience=$(( patience / 1000 ))
   syswrite -o $fd -- $frames$2 2>/dev/null || return 1
   _autoloadd_answer $'\0\x01\0\0' ''
   case $? in
@@ -255,7 +272,7 @@ _autoloadd_open() {
 _autoloadd_modules() {
   {
     zmodload -F zsh/net/socket b:zsocket && zmodload -F zsh/stat b:zstat &&
-      zmodload -F zsh/system b:sysread b:syswrite && zmodload -F zsh/zselect b:zselect
+      zmodload -F zsh/system b:sysread b:syswrite
   } 2>/dev/null
 }
 
@@ -329,18 +346,6 @@ _autoloadd_time() {
   stamp=$number bytes=$bytes[2+width,-1]
 }
 
-# Send a frame that may be larger than what a socket takes at once. A daemon that takes nothing for
-# a while is given up: syswrite alone would wait for ever.
-_autoloadd_send() {
-  local rest=$1
-  local -a reply
-  while [[ -n $rest ]]; do
-    zselect -t 5 -w $fd || return 1
-    syswrite -o $fd -- $rest[1,32768] 2>/dev/null || return 1
-    rest=$rest[32769,-1]
-  done
-}
-
 # ---- what a tool prints
 
 # Leave in $_autoloadd_text what "$6..." prints: from the cache, or by running it. $1: how old the
@@ -396,7 +401,8 @@ _autoloadd_close() {
 }
 
 _autoloadd_is_young() {
-  [[ -z $max_age ]] || (( ${(%):-%D{%s}} - stamp / 1000000000 <= max_age ))
+  local -i now=${(%):-%D{%s}}
+  [[ -z $max_age ]] || (( now - stamp / 1000000000 <= max_age ))
 }
 
 # Ask to be the one that runs the tool, and wait for another that does. With $1, what is there is
@@ -415,20 +421,25 @@ _autoloadd_lease() {
   return 1
 }
 
-# Store $_autoloadd_text as $name. No answer is waited for: the server runs what it received.
+# Store $_autoloadd_text as $name. No answer is waited for: the server runs what it received. What
+# the socket does not take at once is written by a process that nobody waits for.
 _autoloadd_store() {
   local frames=
   trap '' PIPE
   _autoloadd_request '' put array 4 str $name bin $_autoloadd_text nil bin $fingerprint
-  _autoloadd_send $frames
+  if (( $#frames <= 65536 )); then
+    syswrite -o $fd -- $frames 2>/dev/null
+  else
+    syswrite -o $fd -- $frames </dev/null &>/dev/null &!
+  fi
 }
 
 # Run "$@". Sets $_autoloadd_text to exactly what it printed, $_autoloadd_status, and $is_clean:
 # whether it wrote nothing to stderr, which passes through _autoloadd_forward for that.
 _autoloadd_run() {
   local mark=$'\0autoloadd:'$$.$RANDOM:
+  # The connection stays with us. (Within $(...) an interactive shell knows no comments.)
   _autoloadd_text=$(
-    # The connection is not the tool's.
     exec {fd}>&-
     { "$@"; print -rnu2 -- $mark$?';' } 2> >(_autoloadd_forward $mark)
   )
@@ -495,7 +506,7 @@ _autoloadd_find_tool() {
     shift
     while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do shift; done
   fi
-  (( $# && ! $+functions[$1] && ! $+builtins[$1] )) || return 1
+  (( $# )) || return 1
   if [[ $1 == */* ]]; then
     file=$1
   else
@@ -549,7 +560,8 @@ _autoloadd_output() {
     _autoloadd_text='(builtin exit 2)'
     return 0
   fi
-  if _autoloadd_find_tool "${words[@]}" && _autoloadd_file_text $file &&
+  if (( ! $+functions[$words[1]] && ! $+builtins[$words[1]] )) &&
+    _autoloadd_find_tool "${words[@]}" && _autoloadd_file_text $file &&
     _autoloadd_variable_texts "${variables[@]}" &&
     _autoloadd_fetch "$max_age" eval$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)words} $fingerprint 0 5000 \
       "${words[@]}"
@@ -567,4 +579,406 @@ _autoloadd_declares() {
   local start='(*[^[:alnum:]_-]|)' end='([^[:alnum:]_-]*|)'
   local word='(typeset|declare|local|integer|float|readonly|export|private|source|set|shift|return)'
   [[ $_autoloadd_text == ${~start}(${~word}${~end}|.[[:space:]]*) ]]
+}
+
+# ---- for other plugins
+
+_autoloadd_get_usage='usage: autoloadd-get [--producer P] [--fingerprint F] [--mtime NS] NAME...
+       autoloadd-put [--producer P] [--fingerprint F] [--mtime NS] [--sync HOW] NAME BLOB
+
+Entries of the cache. autoloadd-get sets the array reply to NAME BLOB NAME BLOB ... of those that
+are there and fresh; autoloadd-put waits until the entry is stored.
+  --producer P     NAME/VERSION/WIDTH, whose entries (default: zsh/VERSION/8)
+  --fingerprint F  what tells whether the entry is fresh: compared byte for byte
+  --mtime NS       the time of the binary that made it, in ns: older entries are stale
+  --sync HOW       write (survives kill -9: the default) or fsync (on stable storage)
+Status: 0 all found, or stored; 1 a miss; 2 usage; 3 no daemon; 4 refused'
+
+# Read the options of autoloadd-get and -put off the front of $words.
+_autoloadd_read_options() {
+  while [[ ${words[1]-} == --* ]]; do
+    case $words[1] in
+      (--) shift words; return 0 ;;
+      (--producer)
+        [[ ${words[2]-} == [^/]##/[^/]##/(4|8) ]] || return 1
+        producer=$words[2] ;;
+      (--fingerprint) (( $#words > 1 )) || return 1; fingerprint=( bin $words[2] ) ;;
+      (--mtime) [[ ${words[2]-} == (-|)<-> ]] || return 1; mtime=( int $words[2] ) ;;
+      (--sync) [[ ${words[2]-} == (write|fsync) ]] || return 1; sync=( str $words[2] ) ;;
+      (*) return 1 ;;
+    esac
+    shift 2 words
+  done
+}
+
+autoloadd-get() {
+  local producer=zsh/$ZSH_VERSION/8
+  local -a words=( "$@" ) fingerprint=( nil ) mtime=( nil ) sync
+  local -i all=1
+  trap - ZERR DEBUG
+  reply=()
+  if [[ ${1-} == (-h|--help) ]]; then
+    print -r -- $_autoloadd_get_usage
+    return 0
+  elif ! _autoloadd_read_options || (( ! $#words || $#sync )); then
+    print -ru2 -- $_autoloadd_get_usage
+    return 2
+  fi
+  # What is sent at once has to fit the buffers of the socket together with what comes back.
+  while (( $#words )); do
+    _autoloadd_get_some "${(@)words[1,64]}"
+    case $? in
+      (0) ;;
+      (1) all=0 ;;
+      (*) return $? ;;
+    esac
+    words=( "${(@)words[65,-1]}" )
+  done
+  (( all ))
+}
+
+# Ask for up to 64 names on one connection, all before the first answer is read.
+_autoloadd_get_some() {
+  local name place blob stored packed frames=
+  local -F patience
+  local -i fd=-1 stamp id=0 misses=0
+  _autoloadd_place && ! _autoloadd_is_away || return 3
+  trap '' PIPE
+  for name; do
+    _autoloadd_request $'\0\x01\x01'${(#):-$(( id++ ))} get array 3 str $name $mtime $fingerprint
+  done
+  {
+    _autoloadd_open $producer $frames || return 3
+    id=0
+    for name; do
+      packed=
+      _autoloadd_pack str $name
+      _autoloadd_answer $'\0\x01\x01'${(#):-$(( id++ ))} $packed
+      case $? in
+        (0) reply+=( "$name" "$blob" ) ;;
+        (1) misses=1 ;;
+        (2) return 3 ;;
+        (*) return 4 ;;
+      esac
+    done
+    return $misses
+  } always {
+    _autoloadd_close
+  }
+}
+
+autoloadd-put() {
+  local producer=zsh/$ZSH_VERSION/8 place frames=
+  local -a words=( "$@" ) fingerprint=( nil ) mtime=( nil ) sync=( nil )
+  local -F patience
+  local -i fd=-1
+  trap - ZERR DEBUG
+  if [[ ${1-} == (-h|--help) ]]; then
+    print -r -- $_autoloadd_get_usage
+    return 0
+  elif ! _autoloadd_read_options || (( $#words != 2 )); then
+    print -ru2 -- $_autoloadd_get_usage
+    return 2
+  fi
+  _autoloadd_place && ! _autoloadd_is_away || return 3
+  trap '' PIPE
+  {
+    _autoloadd_open $producer '' || return 3
+    _autoloadd_request $'\0\x01\0\x01' put array 5 str $words[1] bin "$words[2]" $mtime \
+      $fingerprint $sync
+    syswrite -o $fd -- $frames 2>/dev/null || return 3
+    patience=10
+    _autoloadd_answer $'\0\x01\0\x01' ''
+    case $? in
+      (5) return 0 ;;
+      (2) return 3 ;;
+      (*) return 4 ;;
+    esac
+  } always {
+    _autoloadd_close
+  }
+}
+
+# ---- completion
+
+# The tools whose completion asks the tool itself, and whose answer is known to depend on what its
+# name and fingerprint hold: tool -> MAX_AGE:VARIABLE,...
+typeset -gA _autoloadd_tools=(
+  aws :AWS_CONFIG_FILE,AWS_DATA_PATH
+  black ''
+  flask 60:FLASK_APP
+  npm ''
+  pip ''
+  pip3 ''
+  uvicorn ''
+)
+typeset -ga _autoloadd_wanted=()   # those that get a completion where zsh has none
+
+# Let the completion of TOOL ARGS... find functions of ours for the programs that it may ask.
+_autoloadd_watch() {
+  local tool=$1 name
+  local -aU names=( env $tool ${words[1]-} )
+  (( ! ${argv[(Ie)-C]} )) || names+=( ${(Q)argv[argv[(Ie)-C]+1]} )
+  _autoloadd_watched=( $tool )
+  for name in $names; do
+    (( $+functions[$name] )) && continue
+    functions[$name]="_autoloadd_asked ${(q)name} \"\$@\""
+    _autoloadd_watched+=( $name )
+  done
+}
+
+_autoloadd_unwatch() {
+  (( $#_autoloadd_watched < 2 )) || unfunction -- $_autoloadd_watched[2,-1]
+  # A completion may have replaced itself when it was first run.
+  _autoloadd_hook $_autoloadd_watched[1]
+}
+
+# What a completion that is watched runs as $1: answered from the cache, where it asks for what a
+# completion prints and nothing but its key decides that; else run.
+_autoloadd_asked() {
+  local asked=$1 program= file= fingerprint= max_age
+  local -a key files variables=( PYTHONPATH )
+  local -i expected=0
+  shift
+  trap - ZERR DEBUG
+  max_age=${_autoloadd_tools[$_autoloadd_watched[1]]%%:*}
+  variables+=( ${(s:,:)${(M)_autoloadd_tools[$_autoloadd_watched[1]]%:*}#:} )
+  if _autoloadd_understand $asked "$@" && _autoloadd_find_tool $program &&
+    _autoloadd_surroundings && _autoloadd_variable_texts $variables &&
+    _autoloadd_fetch "$max_age" complete$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)key} $fingerprint \
+      $expected 2000 command $asked "$@"
+  then
+    print -rn -- $_autoloadd_text
+    return $_autoloadd_status
+  fi
+  command $asked "$@"
+}
+
+# Set $program and $key where ASKED ARGS... is a question of a completion that may be answered from
+# the cache; $files that it depends on; $expected, the status of a good answer.
+_autoloadd_understand() {
+  case $1 in
+    (env) _autoloadd_understand_click "$@" ;;
+    (aws_completer|*/aws_completer) (( $# == 1 )) && _autoloadd_understand_aws $1 ;;
+    (npm) _autoloadd_understand_npm "$@" ;;
+    (*) (( $# == 1 && ${+PIP_AUTO_COMPLETE} )) && _autoloadd_understand_pip $1 ;;
+  esac
+}
+
+# env COMP_WORDS=... COMP_CWORD=... _FLASK_COMPLETE=zsh_complete flask, and typer's likewise. Files
+# and directories are left to the shell, by a word in the answer.
+_autoloadd_understand_click() {
+  local -i is_question=0
+  key=( "$@" )
+  shift
+  while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do
+    [[ $1 == _*_COMPLETE=(zsh_complete|complete_zsh) ]] && is_question=1
+    shift
+  done
+  (( is_question && $# == 1 )) && [[ ${1:t} == $_autoloadd_watched[1] ]] || return 1
+  program=$1
+  if [[ ${1:t} == flask ]]; then
+    # It loads the application that it finds here.
+    key+=( $PWD )
+    files=( $PWD/{app.py,wsgi.py,.env,.flaskenv} )
+  fi
+}
+
+# Its answer is the same for a line's part before the cursor; for values of options it asks AWS.
+_autoloadd_understand_aws() {
+  local line=${COMP_LINE[1,${COMP_POINT:-0}]}
+  local -a before=( ${=line} )
+  [[ $before[-1] == -*~*=* ]] || (( $#before <= 3 && ! ${before[(I)-*]} )) || return 1
+  program=$1 key=( aws_completer $line )
+  files=( ~/.aws/cli/alias ${AWS_CONFIG_FILE:-~/.aws/config} ~/.aws/models )
+}
+
+# Names of commands and of options. What follows a command may come from package.json, or from afar.
+_autoloadd_understand_npm() {
+  program=npm
+  if [[ $2 == completion ]] && (( $# == 2 && ! ${+COMP_CWORD} )); then
+    key=( npm completion )
+    return
+  fi
+  [[ $2 == completion && $3 == -- && ${COMP_CWORD-} == <1-> ]] || return 1
+  local -a given=( "${@[4,-1]}" )
+  local word=${given[COMP_CWORD+1]-}
+  local -i dashes=${given[(Ie)--]}
+  # Then it takes the words from the line, wherever the command stands in it.
+  [[ ${COMP_LINE-} != *' -'* || -n ${(M)given:#-*} ]] || return 1
+  [[ $word == -* ]] && (( ! dashes || dashes > COMP_CWORD )) || (( COMP_CWORD == 1 )) || return 1
+  key=( npm completion -- "${(@)given[1,COMP_CWORD+1]}" )
+  # Of the line it uses only what is before this point, to find the cursor in the word.
+  (( ! ${COMP_POINT:-0} )) || key+=( ${COMP_LINE[1,COMP_POINT]} )
+}
+
+# After install, show and uninstall come files or what is installed; after an option its value.
+_autoloadd_understand_pip() {
+  local -a given=( ${=COMP_WORDS-} )
+  local word=${given[COMP_CWORD+1]-}
+  [[ ${given[COMP_CWORD]-} != -* ]] || return 1
+  [[ $word == -*~*=* || -z ${(M)given:#(install|show|uninstall)} ]] || return 1
+  program=$1 expected=1 key=( pip "${given[@]}" $COMP_CWORD )
+}
+
+# Set $fingerprint to the texts of the program, of the packages it can load, and of $files.
+_autoloadd_surroundings() {
+  local real=${file:P}
+  _autoloadd_file_text $file
+  for file in ${real:h:h}/lib*/python3*/{site,dist}-packages(N/) ${real:h:h}/package.json(N.) $files
+  do
+    _autoloadd_file_text $file
+  done
+}
+
+_autoloadd_complete_usage='usage: autoloadd-complete [--max-age AGE] [--env NAME]... TOOL...
+
+Serves TAB for TOOL from the cache, where its completion runs TOOL itself (programs made with click
+or typer, npm, pip, aws). Use it for tools whose answer depends only on the tool and on the words of
+the command line. Those that are known to be so need it only where zsh completes nothing for them:
+  aws black flask npm pip pip3 uvicorn
+  --max-age AGE   ask the tool again after this time: 90 or 90s, 15m, 12h, 7d
+  --env NAME      ask the tool again when this variable changed, too'
+
+# autoloadd-complete, up to the text of completions that are still to be loaded.
+_autoloadd_choose() {
+  local max_age= tool
+  local -a words=( "$@" ) variables
+  trap - ZERR DEBUG
+  _autoloadd_text=
+  if [[ ${1-} == (-h|--help) ]]; then
+    print -r -- $_autoloadd_complete_usage
+    return 0
+  elif ! _autoloadd_options || (( ! $#words )); then
+    print -ru2 -- $_autoloadd_complete_usage
+    return 2
+  fi
+  for tool in $words; do
+    if [[ -n $max_age$variables || -z ${_autoloadd_tools[$tool]+known} ]]; then
+      _autoloadd_tools[$tool]=$max_age:${(j:,:)variables}
+    fi
+    _autoloadd_wanted+=( $tool )
+  done
+  (( ! $+_comps )) || _autoloadd_load
+}
+
+# Leave in $_autoloadd_text the completions of the tools that are wanted and have none.
+_autoloadd_load() {
+  local tool text= REPLY
+  local -i missing=0
+  for tool in ${(u)_autoloadd_wanted}; do
+    _autoloadd_completion_of $tool
+    [[ -z $REPLY ]] || continue
+    case $tool in
+      (black|flask|uvicorn) _autoloadd_output env _${(U)tool}_COMPLETE=zsh_source $tool ;;
+      (npm) _autoloadd_output npm completion ;;
+      (pip*) _autoloadd_text="_autoloadd_pip() { compadd \$(COMP_WORDS=\"\$words[*]\" \
+COMP_CWORD=\$((CURRENT-1)) PIP_AUTO_COMPLETE=1 \$words[1] 2>/dev/null) }
+compdef _autoloadd_pip $tool" ;;
+      (aws) _autoloadd_text="(( \$+functions[complete] )) || {
+autoload -Uz bashcompinit; bashcompinit }; complete -C aws_completer aws" ;;
+      (*)
+        print -ru2 -- "autoloadd-complete: zsh completes nothing for $tool yet:" \
+          'load its completion first'
+        missing=1
+        continue ;;
+    esac
+    text+=$_autoloadd_text$'\n'
+  done
+  _autoloadd_wanted=()
+  _autoloadd_text=$text
+  [[ -n $text ]] || (( ! missing ))
+}
+
+# Put our function before the completion of TOOL..., or of all known tools that have one.
+_autoloadd_hook() {
+  local tool REPLY
+  (( $+_comps )) || return 0
+  for tool in ${@:-${(k)_autoloadd_tools}}; do
+    _autoloadd_completion_of $tool
+    # A list of plain words, that is.
+    [[ $REPLY == [[:alnum:]_]*~_autoloadd_tab* && $REPLY != *[^][:alnum:]\ _./:=+\'\"\\-]* ]] &&
+      _comps[$tool]="_autoloadd_tab $tool $REPLY"
+  done
+  return 0
+}
+
+# Set $REPLY to what zsh runs to complete the arguments of TOOL.
+_autoloadd_completion_of() {
+  local pattern
+  REPLY=${_comps[$1]-}
+  [[ -z $REPLY ]] || return 0
+  for pattern in ${(k)_postpatcomps-}; do
+    [[ $1 != ${~pattern} ]] || REPLY=$_postpatcomps[$pattern]
+  done
+}
+
+# ---- start-up, and compiled functions
+
+# Set $farm to the directory of links that zsh takes compiled functions for, if `autoloadctl publish
+# zsh` made it for this very fpath: its names are looked up before all others.
+_autoloadd_find_farm() {
+  local place said
+  _autoloadd_place || return 1
+  farm=${place:h}/zsh-$ZSH_VERSION/farm
+  [[ -d $farm && -O $farm && -r ${farm:h}/fpath ]] || return 1
+  { said=$(<${farm:h}/fpath) } 2>/dev/null
+  local -aU directories=( ${(M)${fpath:#$farm}:#/*} )
+  [[ $said == ${(pj:\0:)directories} ]]
+}
+
+_autoloadd_take_farm() {
+  local farm
+  if _autoloadd_find_farm; then
+    fpath=( $farm ${fpath:#$farm} )
+  elif [[ -n $farm ]]; then
+    fpath=( ${fpath:#$farm} )
+  fi
+}
+
+# At the end of this file.
+_autoloadd_begin() {
+  _autoloadd_take_farm
+  [[ -o interactive ]] || return 0
+  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} _autoloadd_first_prompt )
+}
+
+# Before the first prompt, when fpath and the completions are what they will be.
+_autoloadd_wake() {
+  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
+  _autoloadd_take_farm
+  _autoloadd_publish
+  (( $+_comps )) && _autoloadd_load 2>/dev/null
+}
+
+# Have the functions published anew, by one shell at a time, where a directory of fpath changed: a
+# changed file needs no haste, since zsh itself takes a newer source.
+_autoloadd_publish() {
+  local place farm directory
+  _autoloadd_place && [[ -S $place ]] || return 0
+  if _autoloadd_find_farm; then
+    for directory in ${fpath:#$farm}; do
+      [[ $directory -nt ${farm:h}/state ]] && break
+      directory=
+    done
+    [[ -n $directory ]] || return 0
+  fi
+  _autoloadd_is_away || {
+    _autoloadd_modules && _autoloadd_publish_alone
+  } </dev/null &>/dev/null &!
+}
+
+_autoloadd_publish_alone() {
+  local frames= packed= name=publish$'\0'zsh/$ZSH_VERSION
+  local -F patience
+  local -i fd=-1
+  _autoloadd_request $'\0\x01\0\x02' lease array 1 str $name
+  _autoloadd_pack str $name
+  _autoloadd_open tool-output/1/8 $frames || return
+  patience=1
+  _autoloadd_answer $'\0\x01\0\x02' $packed
+  # Refused by a server that has no leases.
+  case $? in
+    (3|4) ( exec {fd}>&-; exec autoloadctl publish zsh --fpath ${fpath:#$farm} ) ;;
+  esac
 }
