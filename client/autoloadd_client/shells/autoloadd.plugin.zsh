@@ -231,12 +231,13 @@ _autoloadd_read() {
   patience=0.05
 }
 
-# Set $number to the big-endian value of a string of bytes.
+# Set $number to the big-endian value of a string of bytes. (Not by $(( )): as a text the lowest
+# number is too long for zsh.)
 _autoloadd_number() {
   local byte
   number=0
   for byte in ${(s::)1}; do
-    number=$(( number << 8 | #byte ))
+    (( number = number << 8 | #byte ))
   done
 }
 
@@ -314,7 +315,7 @@ _autoloadd_entry() {
   _autoloadd_number $header[2]$bytes
   size=$(( size - $#bytes - number ))
   (( size >= 3 )) && _autoloadd_read $number || return 2
-  blob=$bytes
+  local content=$bytes
   _autoloadd_read $size || return 2
   stored=
   case $bytes[1] in
@@ -324,6 +325,7 @@ _autoloadd_entry() {
     (*) return 2 ;;
   esac
   _autoloadd_time && _autoloadd_time && [[ -z $bytes ]] || return 2
+  blob=$content
 }
 
 # Take an integer off the front of $bytes; leave it in $stamp.
@@ -342,8 +344,9 @@ _autoloadd_time() {
   (( $#bytes > width )) || return 1
   _autoloadd_number $bytes[2,1+width]
   [[ $head == [$'\xd0'-$'\xd2'] ]] && (( number >> (8 * width - 1) )) &&
-    number=$(( number - (1 << 8 * width) ))
-  stamp=$number bytes=$bytes[2+width,-1]
+    (( number -= 1 << 8 * width ))
+  (( stamp = number ))
+  bytes=$bytes[2+width,-1]
 }
 
 # ---- what a tool prints
@@ -382,8 +385,8 @@ _autoloadd_fetch() {
 _autoloadd_find() {
   local frames=
   trap '' PIPE
-  _autoloadd_pack str $name
-  _autoloadd_request $'\0\x01\0\x01' get array 3 str $name nil bin $fingerprint
+  _autoloadd_pack str "$name"
+  _autoloadd_request $'\0\x01\0\x01' get array 3 str "$name" nil bin $fingerprint
   if _autoloadd_open tool-output/1/8 $frames; then
     _autoloadd_answer $'\0\x01\0\x01' $packed
     case $? in
@@ -426,7 +429,7 @@ _autoloadd_lease() {
 _autoloadd_store() {
   local frames=
   trap '' PIPE
-  _autoloadd_request '' put array 4 str $name bin $_autoloadd_text nil bin $fingerprint
+  _autoloadd_request '' put array 4 str $name bin "$_autoloadd_text" nil bin $fingerprint
   if (( $#frames <= 65536 )); then
     syswrite -o $fd -- $frames 2>/dev/null
   else
@@ -602,7 +605,7 @@ _autoloadd_read_options() {
       (--producer)
         [[ ${words[2]-} == [^/]##/[^/]##/(4|8) ]] || return 1
         producer=$words[2] ;;
-      (--fingerprint) (( $#words > 1 )) || return 1; fingerprint=( bin $words[2] ) ;;
+      (--fingerprint) (( $#words > 1 )) || return 1; fingerprint=( bin "$words[2]" ) ;;
       (--mtime) [[ ${words[2]-} == (-|)<-> ]] || return 1; mtime=( int $words[2] ) ;;
       (--sync) [[ ${words[2]-} == (write|fsync) ]] || return 1; sync=( str $words[2] ) ;;
       (*) return 1 ;;
@@ -645,14 +648,14 @@ _autoloadd_get_some() {
   _autoloadd_place && ! _autoloadd_is_away || return 3
   trap '' PIPE
   for name; do
-    _autoloadd_request $'\0\x01\x01'${(#):-$(( id++ ))} get array 3 str $name $mtime $fingerprint
+    _autoloadd_request $'\0\x01\x01'${(#):-$(( id++ ))} get array 3 str "$name" $mtime "${fingerprint[@]}"
   done
   {
     _autoloadd_open $producer $frames || return 3
     id=0
     for name; do
       packed=
-      _autoloadd_pack str $name
+      _autoloadd_pack str "$name"
       _autoloadd_answer $'\0\x01\x01'${(#):-$(( id++ ))} $packed
       case $? in
         (0) reply+=( "$name" "$blob" ) ;;
@@ -684,8 +687,8 @@ autoloadd-put() {
   trap '' PIPE
   {
     _autoloadd_open $producer '' || return 3
-    _autoloadd_request $'\0\x01\0\x01' put array 5 str $words[1] bin "$words[2]" $mtime \
-      $fingerprint $sync
+    _autoloadd_request $'\0\x01\0\x01' put array 5 str "$words[1]" bin "$words[2]" $mtime \
+      "${fingerprint[@]}" $sync
     syswrite -o $fd -- $frames 2>/dev/null || return 3
     patience=10
     _autoloadd_answer $'\0\x01\0\x01' ''
@@ -973,7 +976,7 @@ _autoloadd_publish_alone() {
   local -F patience
   local -i fd=-1
   _autoloadd_request $'\0\x01\0\x02' lease array 1 str $name
-  _autoloadd_pack str $name
+  _autoloadd_pack str "$name"
   _autoloadd_open tool-output/1/8 $frames || return
   patience=1
   _autoloadd_answer $'\0\x01\0\x02' $packed
