@@ -39,17 +39,18 @@ if [[ -z ${_autoloadd_inner-} ]]; then
 
   # For places that no alias reaches. Text that declares something is evaluated by an EXIT trap,
   # which zsh runs in the caller's scope; it cannot give its status back, so all other text is
-  # evaluated here. Traps do not nest: within one, the scope is the function's.
+  # evaluated here, unless zsh would warn of it. Traps do not nest: in one, this is the scope.
   function autoloadd-eval {
     _autoloadd_output "$@"
-    if [[ " ${zsh_eval_context[*]-} " != *' trap '* ]] && _autoloadd_declares; then
+    if [[ -o warn_create_global || -o warn_nested_var ]] || _autoloadd_declares &&
+      [[ " ${zsh_eval_context[*]-} " != *' trap '* ]]; then
       # Under POSIX_TRAPS the trap would be the shell's own.
       builtin emulate -L zsh
-      builtin trap -- 'builtin eval "_autoloadd_text=;$_autoloadd_text"' EXIT
+      builtin trap -- 'builtin eval "builtin unset _autoloadd_text;$_autoloadd_text"' EXIT
       builtin return 0
     fi
     builtin set --
-    builtin eval "_autoloadd_text=;$_autoloadd_text"
+    builtin eval "builtin unset _autoloadd_text;$_autoloadd_text"
   }
 
   # _autoloadd_tab TOOL FUNCTION ARGS...: a completion function, run while TOOL is ours.
@@ -67,13 +68,13 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   function autoloadd-complete {
     _autoloadd_choose "$@" || builtin return
     # Its functions get the options that completion functions have.
-    builtin eval "_autoloadd_text=;$_autoloadd_text"
+    builtin eval "builtin unset _autoloadd_text;$_autoloadd_text"
     _autoloadd_hook
   }
 
   function _autoloadd_first_prompt {
     _autoloadd_wake || builtin return 0
-    builtin eval "_autoloadd_text=;$_autoloadd_text"
+    builtin eval "builtin unset _autoloadd_text;$_autoloadd_text"
     _autoloadd_hook
   }
 
@@ -441,10 +442,13 @@ _autoloadd_store() {
 # whether it wrote nothing to stderr, which passes through _autoloadd_forward for that.
 _autoloadd_run() {
   local mark=$'\0autoloadd:'$$.$RANDOM:
-  # The connection stays with us. (Within $(...) an interactive shell knows no comments.)
+  # The connection stays with us. By exec, since zsh does not wait then for the process that copies:
+  # the tool may have left something running. (In $(...) an interactive shell knows no comments.)
   _autoloadd_text=$(
     exec {fd}>&-
-    { "$@"; print -rnu2 -- $mark$?';' } 2> >(_autoloadd_forward $mark)
+    exec 2> >(_autoloadd_forward $mark)
+    "$@"
+    print -rnu2 -- $mark$?';'
   )
   if [[ $_autoloadd_text == (#b)(*)$mark(<->)';'([01]) ]]; then
     _autoloadd_text=$match[1] _autoloadd_status=$match[2] is_clean=$(( ! match[3] ))
@@ -541,7 +545,8 @@ _autoloadd_options() {
       (--max-age=<->) max_age=${words[1]#*=} ;;
       (--max-age=<->[smhd])
         local -A seconds=( s 1 m 60 h 3600 d 86400 )
-        max_age=$(( ${${words[1]#*=}%?} * seconds[$words[1][-1]] )) ;;
+        local age=${words[1]#*=}
+        max_age=$(( ${age%?} * $seconds[$age[-1]] )) ;;
       (--env=[[:alpha:]_][[:alnum:]_]#) variables+=( ${words[1]#*=} ) ;;
       (*) return 1 ;;
     esac

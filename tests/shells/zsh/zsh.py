@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,19 +58,25 @@ def run_zsh(
     *arguments: str,
     environment: Mapping[str, str],
     sourced: bool = True,
-    cwd: Path | None = None,
+    command: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a script in a zsh without start-up files, behind `source PLUGIN`, and wait for its end."""
-    whole = f"source {PLUGIN}\n{script}" if sourced else script
-    return subprocess.run(
-        ["zsh", "-fc", whole, "zsh", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=environment,
-        timeout=RUN_SECONDS,
-        check=False,
-        cwd=cwd,
-    )
+    """Run a script in a zsh without start-up files, behind `source PLUGIN`, and wait for its end.
+
+    Line by line, as a start-up file is read. As a `command` it is parsed before the plugin is read.
+    """
+    whole = f"\\source {PLUGIN}\n{script}" if sourced else script
+    with tempfile.NamedTemporaryFile("w", prefix="ald-") as file:
+        file.write(whole)
+        file.flush()
+        given = ["-fc", whole, "zsh"] if command else ["-f", file.name]
+        return subprocess.run(
+            ["zsh", *given, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment,
+            timeout=RUN_SECONDS,
+            check=False,
+        )
 
 
 def output_of(script: str, *arguments: str, environment: Mapping[str, str]) -> str:
