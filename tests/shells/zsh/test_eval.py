@@ -316,7 +316,7 @@ def test_help(environment: dict[str, str]) -> None:
 def test_the_tool_gets_nothing_of_ours(environment: dict[str, str], tool: Tool) -> None:
     """No descriptor, no ignored signal, no variable more than without us."""
     tool.write(
-        "ls /proc/$$/fd > $0.seen; grep -E 'Sig(Ign|Blk)' /proc/$$/status >> $0.seen\n"
+        "ls /proc/$$/fd > $0.seen; grep -E 'Sig(Ign|Blk)' /proc/self/status >> $0.seen\n"
         "env | sort >> $0.seen; echo GREETING=$(base64 -w0 $0.seen)"
     )
     show = "; print -r -- $GREETING | base64 -d"
