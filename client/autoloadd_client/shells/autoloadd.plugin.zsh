@@ -796,6 +796,7 @@ _autoloadd_understand_click() {
 _autoloadd_understand_aws() {
   local line=${COMP_LINE[1,${COMP_POINT:-0}]}
   local -a before=( ${=line} )
+  [[ $line != *[[:space:]] ]] || before+=( '' )
   [[ $before[-1] == -*~*=* ]] || (( $#before <= 3 && ! ${before[(I)-*]} )) || return 1
   program=$1 key=( aws_completer $line )
   files=( ~/.aws/cli/alias ${AWS_CONFIG_FILE:-~/.aws/config} ~/.aws/models )

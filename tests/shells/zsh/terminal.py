@@ -25,7 +25,7 @@ READY = b"\x1b]ready\x07"
 """Control sequences that a terminal would pass over, printed where the shell has come to an end."""
 
 RC = r"""
-PS1='%% ' PS2= RPS1= PROMPT_EOL_MARK=
+PS1='<prompt> ' PS2= RPS1= PROMPT_EOL_MARK=
 unset zle_bracketed_paste
 # What was listed is on the screen when the mark is printed.
 tab() { zle expand-or-complete; zle -R; printf '\e]done\a' }
@@ -52,7 +52,7 @@ class Terminal:
         directory.mkdir(exist_ok=True)
         self._directory = directory
         (directory / ".zshrc").write_text(f"{rc}\n{RC}")
-        child = {**environment, "ZDOTDIR": str(directory), "TERM": "xterm", "PS1": "% "}
+        child = {**environment, "ZDOTDIR": str(directory), "TERM": "xterm"}
         self.pid, self._master = pty.fork()
         if self.pid == 0:  # pragma: no cover  another program by the time coverage would save
             os.execvpe("zsh", ["zsh", "-d", "-i", *options], child)
@@ -90,8 +90,9 @@ class Terminal:
         """Run a command line; return what it printed."""
         self.send(f"{command}\n")
         printed = self.read_until(READY).decode(errors="replace")
-        # Echo and prompt are the terminal's: what is left is between the first newline and the end.
-        return re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]|\x1b[=>]", "", printed).partition("\r\r\n")[2]
+        # Before the first newline is the echo of what was typed.
+        plain = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]|\x1b[=>]", "", printed).partition("\r\r\n")[2]
+        return plain.partition("<prompt>")[0].replace("\r", "")
 
     def tab(self, line: str) -> tuple[bytes, str]:
         """Type a line and TAB; return what the terminal was sent, and the line as it is then."""
