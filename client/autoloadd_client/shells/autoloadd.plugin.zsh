@@ -441,7 +441,8 @@ _autoloadd_store() {
 # Run "$@". Sets $_autoloadd_text to exactly what it printed, $_autoloadd_status, and $is_clean:
 # whether it wrote nothing to stderr, which passes through _autoloadd_forward for that.
 _autoloadd_run() {
-  local mark=$'\0autoloadd:'$$.$RANDOM:
+  local mark=$'\0autoloadd:'$$:
+  local -a match mbegin mend
   # The connection stays with us. By exec, since zsh does not wait then for the process that copies:
   # the tool may have left something running. (In $(...) an interactive shell knows no comments.)
   _autoloadd_text=$(
@@ -952,9 +953,11 @@ _autoloadd_begin() {
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} _autoloadd_first_prompt )
 }
 
-# Before the first prompt, when fpath and the completions are what they will be.
+# Before the first prompt, when fpath and the completions are what they will be. Fails where there is
+# nothing to evaluate.
 _autoloadd_wake() {
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
+  (( $#precmd_functions )) || unset precmd_functions
   _autoloadd_take_farm
   _autoloadd_publish
   (( $+_comps )) && _autoloadd_load 2>/dev/null
