@@ -94,6 +94,11 @@ class Terminal:
         plain = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]|\x1b[=>]", "", printed).partition("\r\r\n")[2]
         return plain.partition("<prompt>")[0].replace("\r", "")
 
+    def interrupt(self) -> bytes:
+        """Press Ctrl-C while something runs; return all until the prompt."""
+        self.send(b"\x03")
+        return self.read_until(READY)
+
     def tab(self, line: str) -> tuple[bytes, str]:
         """Type a line and TAB; return what the terminal was sent, and the line as it is then."""
         self.send(line)

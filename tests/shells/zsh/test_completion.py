@@ -6,7 +6,6 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.running import Daemon, own_environment, private_directory
 from tests.shells.tools import tool_home
 
@@ -24,7 +23,7 @@ OWN = {
     "typer": 'eval "$(_TYPER_COMPLETE=source_zsh typer)"',
     "aws": "autoload -Uz bashcompinit; bashcompinit; complete -C aws_completer aws",
     "npm": 'eval "$(npm completion)"',
-    "pip": 'eval "__pip() { $(pip completion --zsh | grep -v \'^#\') }"; compdef __pip pip',
+    "pip": "eval \"__pip() { $(pip completion --zsh | grep -v '^#') }\"; compdef __pip pip",
 }
 """What the tools' own manuals want in .zshrc; pip's is made for a file in fpath."""
 
@@ -37,7 +36,11 @@ KEPT = {
     "npm": ["npm insta", "npm install --o"],
     "pip": ["pip insta", "pip list --ou", "pip --ver"],
 }
-NOT_KEPT = {"npm": ["npm run "], "pip": ["pip install s", "pip list --format "], "aws": ["aws --output "]}
+NOT_KEPT = {
+    "npm": ["npm run "],
+    "pip": ["pip install s", "pip list --format "],
+    "aws": ["aws --output "],
+}
 """What depends on files and directories that are in no key, or is asked from afar."""
 
 BROKEN = "export PYTHONHOME=/nowhere NODE_OPTIONS=--no-such-option"
@@ -155,7 +158,7 @@ def test_nothing_else_is_touched(place: Path, daemon: Daemon) -> None:
 
 
 def test_a_function_of_the_users_stays(place: Path, daemon: Daemon) -> None:
-    rc = f"{OWN['flask']}\nenv() {{ print called >> {place}/called; command env \"$@\" }}"
+    rc = f'{OWN["flask"]}\nenv() {{ print called >> {place}/called; command env "$@" }}'
     with start(place, rc, loaded=True) as terminal:
         _shown, line = terminal.tab("flask ro")
         assert line == "<13:flask routes >\n"

@@ -6,10 +6,10 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.running import wait_until
 
 from autoloadd_client.entry import Entry
 from autoloadd_client.shells.fingerprint import fingerprint_file
-from tests.running import wait_until
 
 from .zsh import PLUGIN, environment_for, output_of, run_zsh
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from autoloadd_client import Cache
     from tests.running import Daemon
+
+    from autoloadd_client import Cache
 
     from .conftest import Tool
 
@@ -63,7 +64,9 @@ def test_what_is_stored(environment: dict[str, str], tool: Tool, outputs: Cache)
     for _ in range(2):
         assert output_of(script, environment={**environment, "HUE": "re d"}) == "0\n"
         wait_for_puts(outputs, 1)
-    version = subprocess.run(["zsh", "-fc", "print -rn $ZSH_VERSION"], capture_output=True, check=True)
+    version = subprocess.run(
+        ["zsh", "-fc", "print -rn $ZSH_VERSION"], capture_output=True, check=True
+    )
     name, entry = only_entry(outputs)
     assert name == f"eval\0zsh/{version.stdout.decode()}\0{tool.path}\0a b\0"
     assert entry.blob == b'x="\0\377"\n\n'
@@ -71,7 +74,9 @@ def test_what_is_stored(environment: dict[str, str], tool: Tool, outputs: Cache)
     assert tool.runs == 1
 
 
-def test_a_tool_that_prints_nothing(environment: dict[str, str], tool: Tool, outputs: Cache) -> None:
+def test_a_tool_that_prints_nothing(
+    environment: dict[str, str], tool: Tool, outputs: Cache
+) -> None:
     tool.write("")
     for _ in range(2):
         assert output_of(EVAL, environment=environment) == "0\n"
@@ -142,7 +147,8 @@ def test_max_age(environment: dict[str, str], tool: Tool, outputs: Cache) -> Non
 
 
 @pytest.mark.parametrize(
-    ("ends", "runs"), [("exit 3", 2), ("echo oops >&2", 2), ("echo oops >&2; exit 1", 2), ("exit 0", 1)]
+    ("ends", "runs"),
+    [("exit 3", 2), ("echo oops >&2", 2), ("echo oops >&2; exit 1", 2), ("exit 0", 1)],
 )
 def test_only_a_clean_run_is_kept(
     ends: str, runs: int, environment: dict[str, str], tool: Tool, daemon: Daemon
@@ -160,7 +166,9 @@ def test_only_a_clean_run_is_kept(
 def test_what_goes_to_stderr_is_shown_at_once_and_whole(
     environment: dict[str, str], tool: Tool
 ) -> None:
-    tool.write(r"""printf 'a\0autoloadd:b\n\0' >&2; head -c 100000 /dev/zero >&2; printf '\0' >&2""")
+    tool.write(
+        r"""printf 'a\0autoloadd:b\n\0' >&2; head -c 100000 /dev/zero >&2; printf '\0' >&2"""
+    )
     ran = run_zsh(EVAL, environment=environment)
     assert ran.stderr == b"a\0autoloadd:b\n\0" + bytes(100_000) + b"\0"
 
@@ -214,7 +222,10 @@ def test_text_is_evaluated_where_the_caller_stands(
 
 
 def test_text_that_evaluates_more(environment: dict[str, str], tool: Tool) -> None:
-    tool.write('[ "$1" = in ] && echo "typeset -A deep; deep=(x y)" || echo "typeset a; autoloadd-eval $0 in"')
+    tool.write(
+        "if [ \"$1\" = in ]; then echo 'typeset -A deep; deep=(x y)'\n"
+        'else echo "typeset a; autoloadd-eval $0 in"; fi'
+    )
     script = "autoloadd-eval $TOOL; print ${(t)deep}"
     assert output_of(script, environment=environment) == "association\n"
 
@@ -288,7 +299,9 @@ def test_names_and_fingerprints_that_are_too_long(
     tool.write("echo GREETING=long")
     for script in (f"autoloadd-eval $TOOL {'x' * 1100}", "autoloadd-eval --env HUE $TOOL"):
         for _ in range(2):
-            ran = run_zsh(f"{script}; print $GREETING", environment={**environment, "HUE": "y" * 1100})
+            ran = run_zsh(
+                f"{script}; print $GREETING", environment={**environment, "HUE": "y" * 1100}
+            )
             assert (ran.stdout, ran.stderr) == (b"long\n", b"")
     assert tool.runs == 4
     assert outputs.count() == 0
@@ -297,12 +310,17 @@ def test_names_and_fingerprints_that_are_too_long(
 def test_a_large_text(environment: dict[str, str], tool: Tool, outputs: Cache) -> None:
     tool.write("printf 'GREETING='; head -c 1000000 /dev/zero | tr '\\0' x")
     for _ in range(2):
-        assert output_of("autoloadd-eval $TOOL; print $#GREETING", environment=environment) == "1000000\n"
+        assert (
+            output_of("autoloadd-eval $TOOL; print $#GREETING", environment=environment)
+            == "1000000\n"
+        )
         wait_for_puts(outputs, 1)
     assert tool.runs == 1
 
 
-@pytest.mark.parametrize("wrong", ["", "--max-age", "--max-age 1y $TOOL", "--env a-b $TOOL", "-x $TOOL"])
+@pytest.mark.parametrize(
+    "wrong", ["", "--max-age", "--max-age 1y $TOOL", "--env a-b $TOOL", "-x $TOOL"]
+)
 def test_usage(wrong: str, environment: dict[str, str]) -> None:
     ran = run_zsh(f"autoloadd-eval {wrong}; print $?", environment=environment)
     assert ran.stdout == b"2\n"

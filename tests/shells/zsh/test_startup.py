@@ -8,22 +8,21 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.running import Daemon, own_environment, wait_until
 from tests.shells.tools import tool_home
 
 from .terminal import Terminal
-from .zsh import PATIENT, PLUGIN, environment_for, output_of, run_zsh
+from .zsh import PLUGIN, environment_for, output_of, run_zsh
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-INITS = """
-_FLASK_COMPLETE=zsh_source flask
-_BLACK_COMPLETE=zsh_source black
-_UVICORN_COMPLETE=zsh_source uvicorn
-_TYPER_COMPLETE=source_zsh typer
-""".split("\n")[1:-1]
+INITS = (
+    "_FLASK_COMPLETE=zsh_source flask",
+    "_BLACK_COMPLETE=zsh_source black",
+    "_UVICORN_COMPLETE=zsh_source uvicorn",
+    "_TYPER_COMPLETE=source_zsh typer",
+)
 
 TOOL = r"""
 cat <<'x'
@@ -57,9 +56,11 @@ def dumped(place: Path, rc: str, environment: dict[str, str]) -> list[str]:
         assert b"autoloadd" not in terminal.startup
         terminal.run("dump")
     text = (place / "rc" / "dump").read_text(errors="replace")
-    text = re.sub(r"_autoloadd_tab (\w+) ", "", text).replace("'_flask_completion'", "_flask_completion")
+    text = re.sub(r"_autoloadd_tab (\w+) ", "", text).replace(
+        "'_flask_completion'", "_flask_completion"
+    )
     text = re.sub(r"'(_\w+_completion)'", r"\1", text)
-    text = re.sub(r"^(_?autoloadd[\w-]*) \(\) \{\n(.*\n)*?\}\n", "", text, flags=re.M)
+    text = re.sub(r"^(_?autoloadd[\w-]*) \(\) \{\n(.*\n)*?\}\n", "", text, flags=re.MULTILINE)
     # zsh lists its tables of functions and builtins once somebody has looked at them.
     ours = re.compile(
         rf"^(typeset( -\w+)* )?(_?autoloadd[\w-]*|{VOLATILE})="
@@ -102,7 +103,9 @@ def test_sourcing_is_cheap(home: Path) -> None:
     subprocess.run(["zsh", "-fc", f"zcompile {copy}"], check=True)
     script = """zmodload zsh/datetime
     for file; do
-      for i in {1..40}; do t=$EPOCHREALTIME; source $file; print -n $(( (EPOCHREALTIME - t) * 1e3 ))\\ ; done
+      for i in {1..40}; do
+        t=$EPOCHREALTIME; source $file; print -n $(( (EPOCHREALTIME - t) * 1e3 )) ''
+      done
       print
     done"""
     printed = output_of(script, str(PLUGIN), str(copy), environment=own_environment({}))
@@ -123,12 +126,19 @@ def test_it_can_be_read_twice_and_from_anywhere(home: Path, daemon: Daemon) -> N
 
 
 @pytest.mark.parametrize("daemon_there", [True, False])
-def test_a_shell_of_scp_or_cron_says_nothing(daemon_there: bool, home: Path, idle_daemon: Daemon) -> None:
+def test_a_shell_of_scp_or_cron_says_nothing(
+    daemon_there: bool, home: Path, idle_daemon: Daemon
+) -> None:
     """Everything is there that a start-up file may do, in a shell that is not interactive."""
     if daemon_there:
         idle_daemon.start()
-    (home / ".zshenv").write_text(f"source {PLUGIN}\nautoloadd-complete flask; autoloadd-eval false\n")
-    for environment in ({"ZDOTDIR": str(home)}, {"ZDOTDIR": str(home), **environment_for(idle_daemon.socket_path)}):
+    (home / ".zshenv").write_text(
+        f"source {PLUGIN}\nautoloadd-complete flask; autoloadd-eval false\n"
+    )
+    for environment in (
+        {"ZDOTDIR": str(home)},
+        {"ZDOTDIR": str(home), **environment_for(idle_daemon.socket_path)},
+    ):
         ran = subprocess.run(
             ["/usr/bin/zsh", "-c", "print -r -- $#precmd_functions; cat; exit 3"],
             input=b"payload",
@@ -173,7 +183,9 @@ def test_the_farm_is_used_for_its_own_fpath(farm: Path, home: Path, daemon: Daem
     assert ran.stdout.decode() == f"SOURCE hi\n{home}/mine /usr/share\n"
 
 
-def test_an_fpath_that_is_complete_at_the_first_prompt(farm: Path, home: Path, daemon: Daemon) -> None:
+def test_an_fpath_that_is_complete_at_the_first_prompt(
+    farm: Path, home: Path, daemon: Daemon
+) -> None:
     environment = environment_for(daemon.socket_path)
     for late, expected in ((f"fpath=({home}/mine)", "DIGEST"), (f"fpath+=({home})", "SOURCE")):
         early = f"fpath=({home}/mine)" if late.startswith("fpath+") else "fpath=(/usr/share)"
@@ -182,7 +194,9 @@ def test_an_fpath_that_is_complete_at_the_first_prompt(farm: Path, home: Path, d
             assert terminal.run("shout hi").split()[0] == expected
 
 
-def test_a_farm_that_others_could_have_made_is_not_used(farm: Path, home: Path, daemon: Daemon) -> None:
+def test_a_farm_that_others_could_have_made_is_not_used(
+    farm: Path, home: Path, daemon: Daemon
+) -> None:
     environment = environment_for(daemon.socket_path)
     script = f"fpath=({home}/mine)\nsource {PLUGIN}\n{CALL}"
     home.chmod(0o755)

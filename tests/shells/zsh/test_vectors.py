@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.running import own_environment
+from tests.vectors.loading import data_of, load, value_of
 
 from autoloadd_protocol.framing import encode_frame
 from autoloadd_protocol.messages import encode_answer
-from tests.running import own_environment
-from tests.vectors.loading import data_of, load, value_of
 
 from .zsh import quote, run_zsh, typed
 
@@ -46,7 +46,7 @@ say() { local part; for part; do print -rn -- $#part,$part; done }
 
 def _run(body: str, *arguments: str, home: Path) -> list[bytes]:
     """Run a function's body on arguments; return the parts that it has given to `say`."""
-    (home / "script").write_text(f"_autoloadd_modules\n() {{\n{SAY}{body}\n}} \"$@\"")
+    (home / "script").write_text(f'_autoloadd_modules\n() {{\n{SAY}{body}\n}} "$@"')
     ran = run_zsh(
         'local script=$1; shift; source $script "$@"',
         str(home / "script"),
@@ -64,7 +64,7 @@ def _run(body: str, *arguments: str, home: Path) -> list[bytes]:
 
 def _frames(lines: list[str], home: Path) -> list[bytes]:
     """Run each line, which sets $frames; return what each set it to."""
-    script = "\n".join(f"frames= packed=; {line}; say \"$frames\"" for line in lines)
+    script = "\n".join(f'frames= packed=; {line}; say "$frames"' for line in lines)
     return _run(f"local frames packed\n{script}", home=home)
 
 
@@ -92,7 +92,9 @@ def test_values_on_both_sides_of_each_width(home: Path) -> None:
 def _is_beyond_zsh(value: Any) -> bool:
     # zsh's numbers are signed, and the lowest of them cannot be written in it.
     number = value if isinstance(value, int) and not isinstance(value, bool) else 0
-    return not -(1 << 63) < number < 1 << 63 or (isinstance(value, list | dict) and len(value) > LONGEST_ARRAY)
+    return not -(1 << 63) < number < 1 << 63 or (
+        isinstance(value, list | dict) and len(value) > LONGEST_ARRAY
+    )
 
 
 def _entries() -> list[dict[str, Any]]:
@@ -152,9 +154,7 @@ def _answers() -> list[dict[str, Any]]:
 
 def test_answers(home: Path) -> None:
     cases = _answers()
-    names = [
-        case["result"][0] if case["name"].split(":")[0] == "get" else "-" for case in cases
-    ]
+    names = [case["result"][0] if case["name"].split(":")[0] == "get" else "-" for case in cases]
     frames = [data_of(case["frame"]) for case in cases]
     found = _read(home, list(zip(names, frames, strict=True)))
     assert [each[0] for each in found] == [_status_of(case) for case in cases]

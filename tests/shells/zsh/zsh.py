@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import autoloadd_client.shells
 from tests.running import own_environment
+
+import autoloadd_client.shells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
