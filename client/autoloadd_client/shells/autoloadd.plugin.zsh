@@ -161,6 +161,7 @@ typeset -gA _autoloadd_hellos     # producer -> the frame that says hello for it
 typeset -g _autoloadd_text=       # what the last call found or captured
 typeset -gi _autoloadd_status=0   # how the last tool ended
 typeset -gi _autoloadd_away_until=0
+typeset -gi _autoloadd_pid=0      # of the daemon that answered last
 
 # Set $place to the socket's path, as docs/protocol.md says. Fails where none can be used: its
 # directory has to be ours alone, and zsocket would cut a path of more than 107 bytes.
@@ -218,14 +219,19 @@ _autoloadd_give_up() {
   } 2>/dev/null
 }
 
-# Read exactly $1 bytes into $bytes, within $patience seconds for each part. What has begun is
-# nearly always there whole.
+# Read exactly $1 bytes into $bytes, within $patience seconds for each part; a daemon that is only
+# slow gets a little more. What has begun is nearly always there whole.
 _autoloadd_read() {
   local part
   local -i left=$1
   bytes=
   while (( left > 0 )); do
-    sysread -i $fd -s $left -t $patience part || return 1
+    sysread -i $fd -s $left -t $patience part || {
+      # 4: nothing came in time. It may have come while we looked what the daemon does.
+      (( $? == 4 )) || return 1
+      _autoloadd_is_busy && patience=0.05 || patience=0
+      sysread -i $fd -s $left -t $patience part || return 1
+    }
     bytes+=$part
     left=$(( left - $#part ))
   done
@@ -245,7 +251,8 @@ _autoloadd_number() {
 # Connect, and send hello for the producer NAME/VERSION/WIDTH $1 with $2 behind it, in one write.
 # Sets $fd. The caller closes it.
 _autoloadd_open() {
-  local REPLY frames=${_autoloadd_hellos[$1]-}
+  local REPLY bytes frames=${_autoloadd_hellos[$1]-}
+  local -i number
   local -a producer=( ${(s:/:)1} )
   [[ -S $place ]] || return 1
   if [[ -z $frames ]]; then
@@ -263,11 +270,40 @@ _autoloadd_open() {
   [[ ${AUTOLOADD_WAIT_MS-} != <1-60000> ]] || patience=$AUTOLOADD_WAIT_MS
   patience=$(( patience / 1000 ))
   syswrite -o $fd -- $frames$2 2>/dev/null || return 1
-  _autoloadd_answer $'\0\x01\0\0' ''
-  case $? in
-    (5) return 0 ;;
-    (*) _autoloadd_give_up; return 1 ;;
-  esac
+  if _autoloadd_read 13 && [[ $bytes[5,12] == $'\x94\x01\xce\0\x01\0\0\xc0' ]]; then
+    _autoloadd_number $bytes[1,4]
+    _autoloadd_read $(( number - 9 )) && _autoloadd_note_process && return 0
+  fi
+  _autoloadd_give_up
+  return 1
+}
+
+# Write down beside the socket which process has said hello ($bytes), for _autoloadd_is_busy.
+_autoloadd_note_process() {
+  local -i stamp
+  local known= file=${place:h}/zsh-daemon
+  bytes=${bytes#*$'\xa3pid'}
+  _autoloadd_time || return 1
+  (( stamp != _autoloadd_pid )) || return 0
+  _autoloadd_pid=$stamp
+  {
+    [[ -r $file ]] && known=$(<$file)
+    [[ $known == $stamp ]] || print -r -- $stamp >| $file
+  } 2>/dev/null
+  return 0
+}
+
+# Whether a daemon that has not answered yet is at work, or waits for a processor: then it will. One
+# that is stopped, or sleeps with our question before it, may never. (Linux; elsewhere nobody knows.)
+_autoloadd_is_busy() {
+  local pid= file stat
+  { [[ -r ${place:h}/zsh-daemon ]] && pid=$(<${place:h}/zsh-daemon) } 2>/dev/null
+  [[ $pid == <1-> ]] || return 1
+  for file in /proc/$pid/task/<->/stat(N); do
+    { stat=$(<$file) } 2>/dev/null
+    [[ ${stat##*\) } == R* ]] && return 0
+  done
+  return 1
 }
 
 # Only what is used is loaded: zsh/stat would else replace the command stat.
