@@ -272,7 +272,8 @@ _autoloadd_open() {
   syswrite -o $fd -- $frames$2 2>/dev/null || return 1
   if _autoloadd_read 13 && [[ $bytes[5,12] == $'\x94\x01\xce\0\x01\0\0\xc0' ]]; then
     _autoloadd_number $bytes[1,4]
-    _autoloadd_read $(( number - 9 )) && _autoloadd_note_process && return 0
+    (( number < 65536 )) && _autoloadd_read $(( number - 9 )) && _autoloadd_note_process &&
+      return 0
   fi
   _autoloadd_give_up
   return 1
@@ -323,7 +324,7 @@ _autoloadd_answer() {
   _autoloadd_read 13 || return 2
   _autoloadd_number $bytes[1,4]
   size=$(( number - 9 ))
-  if [[ $bytes[5,11] != $'\x94\x01\xce'$1 ]]; then return 2
+  if [[ $bytes[5,11] != $'\x94\x01\xce'$1 ]] || (( size > 8388608 )); then return 2
   elif [[ $bytes[12,13] == $'\xc0\xc0' ]]; then (( size == 0 )) && return 1 || return 2
   elif [[ $bytes[12,13] == $'\xc0\x95' && -n $2 ]]; then _autoloadd_entry $2; return
   elif [[ $bytes[12] == $'\xc0' ]]; then

@@ -130,19 +130,24 @@ def test_zshs_own_completion_of_npm_replaces_itself(place: Path, daemon: Daemon)
 
 
 def test_what_changes_is_seen(place: Path, daemon: Daemon) -> None:
-    """flask: another directory, another application, another FLASK_APP."""
+    """flask: another FLASK_APP, another directory, another application there."""
     command = '\n@app.cli.command()\ndef shout() -> None:\n    "Shout."\n'
-    (place / "other.py").write_text((place / "app.py").read_text() + command)
-    line = ["flask sho"]
-    rc = OWN["flask"]
-    (plain,) = press(place, rc, line, loaded=True)
-    assert b"shout" not in plain[0] + plain[1].encode()
-    (other,) = press(place, f"{rc}\nexport FLASK_APP=other", line, loaded=True)
-    assert b"shout" in other[0] + other[1].encode()
-    (place / "app.py").write_text((place / "other.py").read_text())
-    (changed,) = press(place, rc, line, loaded=True)
-    assert changed == press(place, rc, line, loaded=False)[0]
-    assert b"shout" in changed[0] + changed[1].encode()
+    plain = (place / "app.py").read_text()
+    (place / "other.py").write_text(plain + command)
+    (place / "src" / "app.py").write_text(plain + command)
+
+    def shouts(more: str = "") -> bool:
+        ((_, line),) = press(place, f"{OWN['flask']}\n{more}", ["flask sho"], loaded=True)
+        return line == "<12:flask shout >\n"
+
+    assert not shouts()
+    assert shouts("export FLASK_APP=other")
+    assert not shouts()
+    assert shouts("cd src")
+    assert not shouts()
+    (place / "app.py").write_text(plain + command)
+    assert shouts()
+    (place / "app.py").write_text(plain)
 
 
 def test_nothing_else_is_touched(place: Path, daemon: Daemon) -> None:
