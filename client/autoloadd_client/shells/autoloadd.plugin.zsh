@@ -89,6 +89,11 @@ fi
 
 # Append a number as $2 bytes, the highest first, to $packed.
 _autoloadd_bytes() {
+  if (( $2 == 4 )); then
+    packed+=${(#):-$(( $1 >> 24 & 255 ))}${(#):-$(( $1 >> 16 & 255 ))}
+    packed+=${(#):-$(( $1 >> 8 & 255 ))}${(#):-$(( $1 & 255 ))}
+    return
+  fi
   local -i shift=$(( 8 * ($2 - 1) ))
   for (( ; shift >= 0; shift -= 8 )); do
     packed+=${(#):-$(( ($1 >> shift) & 255 ))}
@@ -161,7 +166,7 @@ typeset -gA _autoloadd_hellos     # producer -> the frame that says hello for it
 typeset -g _autoloadd_text=       # what the last call found or captured
 typeset -gi _autoloadd_status=0   # how the last tool ended
 typeset -gi _autoloadd_away_until=0
-typeset -gi _autoloadd_pid=0      # of the daemon that answered last
+typeset -g _autoloadd_process=-   # "pid" and its value in the hello of the daemon that answered
 
 # Set $place to the socket's path, as docs/protocol.md says. Fails where none can be used: its
 # directory has to be ours alone, and zsocket would cut a path of more than 107 bytes.
@@ -220,78 +225,76 @@ _autoloadd_give_up() {
 }
 
 # Read exactly $1 bytes into $bytes, within $patience seconds for each part; a daemon that is only
-# slow gets a little more. What has begun is nearly always there whole.
+# slow gets a little more.
 _autoloadd_read() {
   local part
-  local -i left=$1
   bytes=
-  while (( left > 0 )); do
-    sysread -i $fd -s $left -t $patience part || {
+  while (( $#bytes < $1 )); do
+    sysread -i $fd -s $(( $1 - $#bytes )) -t $patience part || {
       # 4: nothing came in time. It may have come while we looked what the daemon does.
       (( $? == 4 )) || return 1
       _autoloadd_is_busy && patience=0.05 || patience=0
-      sysread -i $fd -s $left -t $patience part || return 1
+      sysread -i $fd -s $(( $1 - $#bytes )) -t $patience part || return 1
     }
     bytes+=$part
-    left=$(( left - $#part ))
   done
-  patience=0.05
 }
 
-# Set $number to the big-endian value of a string of bytes. (Not by $(( )): as a text the lowest
-# number is too long for zsh.)
+# Set $number to the big-endian value of one to four bytes.
 _autoloadd_number() {
-  local byte
-  number=0
-  for byte in ${(s::)1}; do
-    (( number = number << 8 | #byte ))
-  done
+  local a=${1[-4]} b=${1[-3]} c=${1[-2]} d=${1[-1]}
+  (( number = #a << 24 | #b << 16 | #c << 8 | #d ))
 }
 
 # Connect, and send hello for the producer NAME/VERSION/WIDTH $1 with $2 behind it, in one write.
-# Sets $fd. The caller closes it.
+# Sets $fd, which the caller closes. What zsh says of it goes to the caller's stderr.
 _autoloadd_open() {
-  local REPLY bytes frames=${_autoloadd_hellos[$1]-}
+  local REPLY bytes
   local -i number
-  local -a producer=( ${(s:/:)1} )
   [[ -S $place ]] || return 1
-  if [[ -z $frames ]]; then
-    _autoloadd_modules || return 1
-    _autoloadd_request $'\0\x01\0\0' hello array 3 array 2 int 1 int 0 \
-      map 3 str name str $producer[1] str version str $producer[2] \
-      str pointer_width int $producer[3] \
-      map 3 str name str autoloadd.plugin.zsh str version str 1 str pid int $$
-    _autoloadd_hellos[$1]=$frames
-  fi
-  zsocket $place 2>/dev/null || return 1
+  [[ -n ${_autoloadd_hellos[$1]-} ]] || _autoloadd_make_hello $1 || return 1
+  zsocket $place || return 1
   fd=$REPLY
   # For the answer to begin. (An integer: a variable from outside must not be evaluated.)
   patience=5
   [[ ${AUTOLOADD_WAIT_MS-} != <1-60000> ]] || patience=$AUTOLOADD_WAIT_MS
   patience=$(( patience / 1000 ))
-  syswrite -o $fd -- $frames$2 2>/dev/null || return 1
+  syswrite -o $fd -- $_autoloadd_hellos[$1]$2 || return 1
   if _autoloadd_read 13 && [[ $bytes[5,12] == $'\x94\x01\xce\0\x01\0\0\xc0' ]]; then
+    # What has begun is nearly always there whole.
+    patience=0.05
     _autoloadd_number $bytes[1,4]
-    (( number < 65536 )) && _autoloadd_read $(( number - 9 )) && _autoloadd_note_process &&
+    if (( number < 65536 )) && _autoloadd_read $(( number - 9 )); then
+      [[ $bytes == *$_autoloadd_process* ]] || _autoloadd_note_process
       return 0
+    fi
   fi
   _autoloadd_give_up
   return 1
 }
 
+_autoloadd_make_hello() {
+  local frames=
+  local -a producer=( ${(s:/:)1} )
+  _autoloadd_modules || return 1
+  _autoloadd_request $'\0\x01\0\0' hello array 3 array 2 int 1 int 0 \
+    map 3 str name str $producer[1] str version str $producer[2] str pointer_width int $producer[3] \
+    map 3 str name str autoloadd.plugin.zsh str version str 1 str pid int $$
+  _autoloadd_hellos[$1]=$frames
+}
+
 # Write down beside the socket which process has said hello ($bytes), for _autoloadd_is_busy.
 _autoloadd_note_process() {
   local -i stamp
-  local known= file=${place:h}/zsh-daemon
+  local known= file=${place:h}/zsh-daemon said=$bytes
   bytes=${bytes#*$'\xa3pid'}
-  _autoloadd_time || return 1
-  (( stamp != _autoloadd_pid )) || return 0
-  _autoloadd_pid=$stamp
+  said=${said%"$bytes"}
+  [[ -n $said ]] && local after=$bytes && _autoloadd_integer_of && (( stamp > 0 )) || return
+  _autoloadd_process=$'\xa3pid'${after%"$bytes"}
   {
     [[ -r $file ]] && known=$(<$file)
     [[ $known == $stamp ]] || print -r -- $stamp >| $file
   } 2>/dev/null
-  return 0
 }
 
 # Whether a daemon that has not answered yet is at work, or waits for a processor: then it will. One
@@ -338,37 +341,34 @@ _autoloadd_answer() {
 # Read an entry's name, blob, fingerprint and times: the $size bytes after its 95.
 _autoloadd_entry() {
   # The name, and the blob's header as far as it surely is there.
-  _autoloadd_read $(( $#1 + 2 )) || return 2
-  [[ $bytes[1,-3] == $1 ]] || return 2
-  size=$(( size - $#bytes ))
+  _autoloadd_read $(( $#1 + 2 )) && [[ $bytes[1,-3] == $1 ]] || return 2
+  (( size -= $#bytes ))
   local header=$bytes[-2,-1]
-  if [[ $header[1] == $'\xc5' ]]; then
-    _autoloadd_read 1 || return 2
-  elif [[ $header[1] == $'\xc6' ]]; then
-    _autoloadd_read 3 || return 2
-  else
-    [[ $header[1] == $'\xc4' ]] || return 2
-    bytes=
-  fi
+  case $header[1] in
+    ($'\xc4') bytes= ;;
+    ($'\xc5') _autoloadd_read 1 || return 2 ;;
+    ($'\xc6') _autoloadd_read 3 || return 2 ;;
+    (*) return 2 ;;
+  esac
+  (( size -= $#bytes ))
   _autoloadd_number $header[2]$bytes
-  size=$(( size - $#bytes - number ))
-  (( size >= 3 )) && _autoloadd_read $number || return 2
-  local content=$bytes
-  _autoloadd_read $size || return 2
-  stored=
+  local -i length=number
+  (( size >= length + 3 )) && _autoloadd_read $size || return 2
+  local content=$bytes[1,length]
+  bytes=$bytes[length+1,-1] stored=
   case $bytes[1] in
     ($'\xc0') bytes=$bytes[2,-1] ;;
     ($'\xc4') _autoloadd_number $bytes[2]; stored=$bytes[3,2+number] bytes=$bytes[3+number,-1] ;;
     ($'\xc5') _autoloadd_number $bytes[2,3]; stored=$bytes[4,3+number] bytes=$bytes[4+number,-1] ;;
     (*) return 2 ;;
   esac
-  _autoloadd_time && _autoloadd_time && [[ -z $bytes ]] || return 2
+  _autoloadd_integer_of && _autoloadd_integer_of && [[ -z $bytes ]] || return 2
   blob=$content
 }
 
 # Take an integer off the front of $bytes; leave it in $stamp.
-_autoloadd_time() {
-  local -i number width
+_autoloadd_integer_of() {
+  local -i number width high
   local head=$bytes[1]
   case $head in
     ([$'\x01'-$'\x7f']|$'\0') stamp=$(( #head )) bytes=$bytes[2,-1]; return ;;
@@ -380,9 +380,17 @@ _autoloadd_time() {
     (*) return 1 ;;
   esac
   (( $#bytes > width )) || return 1
-  _autoloadd_number $bytes[2,1+width]
-  [[ $head == [$'\xd0'-$'\xd2'] ]] && (( number >> (8 * width - 1) )) &&
-    (( number -= 1 << 8 * width ))
+  if (( width == 8 )); then
+    _autoloadd_number $bytes[2,5]
+    high=number
+    _autoloadd_number $bytes[6,9]
+    # In arithmetic throughout: as a text the lowest number is too long for zsh.
+    (( number |= high << 32 ))
+  else
+    _autoloadd_number $bytes[2,1+width]
+    [[ $head == [$'\xd0'-$'\xd2'] ]] && (( number >> (8 * width - 1) )) &&
+      (( number -= 1 << 8 * width ))
+  fi
   (( stamp = number ))
   bytes=$bytes[2+width,-1]
 }
@@ -402,7 +410,7 @@ _autoloadd_fetch() {
   _autoloadd_place && ! _autoloadd_is_away || return 1
   {
     _autoloadd_status=$expected
-    if _autoloadd_find; then
+    if _autoloadd_find 2>/dev/null; then
       _autoloadd_text=$blob
       return 0
     fi
@@ -453,7 +461,7 @@ _autoloadd_lease() {
   [[ -z $1 ]] || _autoloadd_request '' delete array 1 array 1 str $name
   _autoloadd_request $'\0\x01\0\x02' lease array 4 str $name nil bin $fingerprint int $wait_ms
   patience=$(( wait_ms / 1000. + 0.05 ))
-  syswrite -o $fd -- $frames 2>/dev/null && _autoloadd_answer $'\0\x01\0\x02' $packed
+  syswrite -o $fd -- $frames && _autoloadd_answer $'\0\x01\0\x02' $packed
   case $? in
     (0) _autoloadd_is_young && return 0; return 1 ;;
     (1|3|4) return 1 ;;
@@ -523,7 +531,7 @@ _autoloadd_forward() {
 _autoloadd_file_text() {
   local -a found
   local real=${1:P}
-  if zstat -A found -F %s%9. -- $real 2>/dev/null; then
+  if [[ -e $real ]] && zstat -A found -F %s%9. -- $real; then
     fingerprint+=$real$'\0'$found[8]$'\0'$found[2]$'\0'$found[10]$'\0'
   else
     fingerprint+=$1$'\0\0\0\0'
@@ -545,22 +553,18 @@ _autoloadd_variable_texts() {
 # Set $file to the program that TOOL or `env NAME=VALUE... TOOL` runs. Fails for what is no file, and
 # for the shims of version managers: which program they run depends on more than we can see.
 _autoloadd_find_tool() {
-  local directory
-  local -a matches
+  local -a found
   if [[ $1 == env ]]; then
     shift
     while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do shift; done
   fi
-  (( $# )) || return 1
-  if [[ $1 == */* ]]; then
-    file=$1
-  else
-    for directory in $path; do
-      file=$directory/$1
-      [[ -x $file && -f $file ]] && break
-    done
-  fi
-  [[ -x $file && -f $file && $file != */shims/* ]] && _autoloadd_modules
+  case ${1-} in
+    ('') return 1 ;;
+    (*/*) found=( $1(N-*) ) ;;
+    (*) found=( $^path/$1(N-*) ) ;;
+  esac
+  file=${found[1]-}
+  [[ -n $file && $file != */shims/* ]] && _autoloadd_modules
 }
 
 _autoloadd_usage='usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...
@@ -710,7 +714,7 @@ _autoloadd_get_some() {
     return $misses
   } always {
     _autoloadd_close
-  }
+  } 2>/dev/null
 }
 
 autoloadd-put() {
@@ -732,7 +736,7 @@ autoloadd-put() {
     _autoloadd_open $producer '' || return 3
     _autoloadd_request $'\0\x01\0\x01' put array 5 str "$words[1]" bin "$words[2]" $mtime \
       "${fingerprint[@]}" $sync
-    syswrite -o $fd -- $frames 2>/dev/null || return 3
+    syswrite -o $fd -- $frames || return 3
     patience=10
     _autoloadd_answer $'\0\x01\0\x01' ''
     case $? in
@@ -742,7 +746,7 @@ autoloadd-put() {
     esac
   } always {
     _autoloadd_close
-  }
+  } 2>/dev/null
 }
 
 # ---- completion
