@@ -23,11 +23,10 @@ fi
 
 if [[ -z ${_autoloadd_inner-} ]]; then
   # The user's aliases must not change what the lines below mean.
-  _autoloadd_aliases=no_aliases
+  'builtin' 'typeset' '-g' _autoloadd_aliases=no_aliases
   [[ -o aliases ]] && _autoloadd_aliases=aliases
   'builtin' 'setopt' 'no_aliases'
-  _autoloadd_file=${${(%):-%x}:A}
-  _autoloadd_inner=1
+  builtin typeset -g _autoloadd_inner=1 _autoloadd_file=${${(%):-%x}:A}
   # Functions that are defined here run under these options, whoever calls them, and leave the
   # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
   builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
@@ -210,6 +209,12 @@ _autoloadd_is_away() {
   (( $#seen > 1 || ${seen[(Ie)$$]} ))
 }
 
+# Set $place, and tell whether there is somebody to ask. Asked before all else: where no daemon is,
+# nothing else is looked at.
+_autoloadd_is_there() {
+  _autoloadd_place && [[ -S $place ]] && ! _autoloadd_is_away
+}
+
 _autoloadd_give_up() {
   local -i now=${(%):-%D{%s}}
   local file=${place:h}/zsh-away
@@ -251,7 +256,6 @@ _autoloadd_number() {
 _autoloadd_open() {
   local REPLY bytes
   local -i number
-  [[ -S $place ]] || return 1
   [[ -n ${_autoloadd_hellos[$1]-} ]] || _autoloadd_make_hello $1 || return 1
   zsocket $place || return 1
   fd=$REPLY
@@ -400,14 +404,13 @@ _autoloadd_integer_of() {
 # Leave in $_autoloadd_text what "$6..." prints: from the cache, or by running it. $1: how old the
 # answer may be, in seconds; '' for any age. $2, $3: its name and fingerprint. $4: the status of a
 # run that may be kept. $5: how long to wait for another shell that runs it already, in ms.
-# Fails where there is no cache to ask: then nothing was run.
+# Fails where the cache at $place does not answer: then nothing was run.
 _autoloadd_fetch() {
-  local max_age=$1 name=$2 fingerprint=$3 place blob stored packed
+  local max_age=$1 name=$2 fingerprint=$3 blob stored packed
   local -i expected=$4 wait_ms=$5 fd=-1 stamp is_clean
   local -F patience
   shift 5
   (( $#name <= 1024 && $#fingerprint <= 1024 )) || return 1
-  _autoloadd_place && ! _autoloadd_is_away || return 1
   {
     _autoloadd_status=$expected
     if _autoloadd_find 2>/dev/null; then
@@ -598,7 +601,7 @@ _autoloadd_options() {
 
 # autoloadd-eval without the eval: the text is left in $_autoloadd_text. Always succeeds.
 _autoloadd_output() {
-  local max_age= file= fingerprint=
+  local max_age= file= fingerprint= place
   local -a words=( "$@" ) variables
   trap - ZERR DEBUG
   if [[ ${1-} == (-h|--help) ]]; then
@@ -610,7 +613,7 @@ _autoloadd_output() {
     _autoloadd_text='(builtin exit 2)'
     return 0
   fi
-  if (( ! $+functions[$words[1]] && ! $+builtins[$words[1]] )) &&
+  if _autoloadd_is_there && (( ! $+functions[$words[1]] && ! $+builtins[$words[1]] )) &&
     _autoloadd_find_tool "${words[@]}" && _autoloadd_file_text $file &&
     _autoloadd_variable_texts "${variables[@]}" &&
     _autoloadd_fetch "$max_age" eval$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)words} $fingerprint 0 5000 \
@@ -692,7 +695,7 @@ _autoloadd_get_some() {
   local name place blob stored packed frames=
   local -F patience
   local -i fd=-1 stamp id=0 misses=0
-  _autoloadd_place && ! _autoloadd_is_away || return 3
+  _autoloadd_is_there || return 3
   trap '' PIPE
   for name; do
     _autoloadd_request $'\0\x01\x01'${(#):-$(( id++ ))} get array 3 str "$name" $mtime "${fingerprint[@]}"
@@ -730,7 +733,7 @@ autoloadd-put() {
     print -ru2 -- $_autoloadd_get_usage
     return 2
   fi
-  _autoloadd_place && ! _autoloadd_is_away || return 3
+  _autoloadd_is_there || return 3
   trap '' PIPE
   {
     _autoloadd_open $producer '' || return 3
@@ -786,14 +789,14 @@ _autoloadd_unwatch() {
 # What a completion that is watched runs as $1: answered from the cache, where it asks for what a
 # completion prints and nothing but its key decides that; else run.
 _autoloadd_asked() {
-  local asked=$1 program= file= fingerprint= max_age
+  local asked=$1 program= file= fingerprint= max_age place
   local -a key files variables=( PYTHONPATH )
   local -i expected=0
   shift
   trap - ZERR DEBUG
   max_age=${_autoloadd_tools[$_autoloadd_watched[1]]%%:*}
   variables+=( ${(s:,:)${(M)_autoloadd_tools[$_autoloadd_watched[1]]%:*}#:} )
-  if _autoloadd_understand $asked "$@" && _autoloadd_find_tool $program &&
+  if _autoloadd_is_there && _autoloadd_understand $asked "$@" && _autoloadd_find_tool $program &&
     _autoloadd_surroundings && _autoloadd_variable_texts $variables &&
     _autoloadd_fetch "$max_age" complete$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)key} $fingerprint \
       $expected 2000 command $asked "$@"
@@ -1008,7 +1011,7 @@ _autoloadd_wake() {
 # changed file needs no haste, since zsh itself takes a newer source.
 _autoloadd_publish() {
   local place farm directory
-  _autoloadd_place && [[ -S $place ]] || return 0
+  _autoloadd_is_there || return 0
   if _autoloadd_find_farm; then
     for directory in ${fpath:#$farm}; do
       [[ $directory -nt ${farm:h}/state ]] && break
@@ -1016,9 +1019,7 @@ _autoloadd_publish() {
     done
     [[ -n $directory ]] || return 0
   fi
-  _autoloadd_is_away || {
-    _autoloadd_modules && _autoloadd_publish_alone
-  } </dev/null &>/dev/null &!
+  { _autoloadd_modules && _autoloadd_publish_alone } </dev/null &>/dev/null &!
 }
 
 _autoloadd_publish_alone() {

@@ -97,7 +97,7 @@ def test_the_same_shell_with_and_without(keys: str, home: Path, daemon: Daemon) 
 
 
 def test_sourcing_is_cheap(home: Path) -> None:
-    """2 ms, and a fraction of that compiled; the least of many, since a busy machine only adds."""
+    """Under 2 ms, and a fraction of that compiled; the least of many, on a machine half as fast."""
     copy = home / PLUGIN.name
     copy.write_bytes(PLUGIN.read_bytes())
     subprocess.run(["zsh", "-fc", f"zcompile {copy}"], check=True)
@@ -110,19 +110,20 @@ def test_sourcing_is_cheap(home: Path) -> None:
     done"""
     printed = output_of(script, str(PLUGIN), str(copy), environment=own_environment({}))
     plain, compiled = (min(map(float, line.split())) for line in printed.splitlines())
-    assert plain < 2
-    assert compiled < plain
+    assert plain < 4
+    assert compiled < plain / 2
 
 
 def test_it_can_be_read_twice_and_from_anywhere(home: Path, daemon: Daemon) -> None:
     (home / "link.zsh").symlink_to(PLUGIN)
     (home / "tool").write_text("#!/bin/sh\necho GREETING=hi")
     (home / "tool").chmod(0o755)
-    script = f"""f() {{ source ./link.zsh }}
+    script = f"""f() {{ setopt local_options warn_create_global; source ./link.zsh }}
     cd {home}; f one two; source {PLUGIN}; cd /
     autoloadd-eval {home}/tool; print $GREETING $#precmd_functions"""
     environment = environment_for(daemon.socket_path)
-    assert run_zsh(script, environment=environment, sourced=False).stdout == b"hi 0\n"
+    ran = run_zsh(script, environment=environment, sourced=False)
+    assert (ran.stdout, ran.stderr) == (b"hi 0\n", b"")
 
 
 @pytest.mark.parametrize("daemon_there", [True, False])
