@@ -1,0 +1,1 @@
+client/autoloadd_client/shells/autoloadd.plugin.zsh

@@ -1,0 +1,241 @@
+"""An interactive start with the plugin: the same shell, and the farm in fpath."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.running import Daemon, own_environment, wait_until
+from tests.shells.tools import tool_home
+
+from .terminal import Terminal
+from .zsh import PLUGIN, environment_for, output_of, run_zsh
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INITS = (
+    "_FLASK_COMPLETE=zsh_source flask",
+    "_BLACK_COMPLETE=zsh_source black",
+    "_UVICORN_COMPLETE=zsh_source uvicorn",
+    "_TYPER_COMPLETE=source_zsh typer",
+)
+
+TOOL = r"""
+cat <<'x'
+typeset -gA colours; colours=(red 1 green 2)
+typeset -i level=3; declare -x EXPORTED="with 'quotes' $(( 1 + 1 ))"
+setopt auto_pushd hist_ignore_dups; alias ll='ls -l'
+prompt_hook() { local x=1; : $x }
+autoload -Uz add-zsh-hook; add-zsh-hook chpwd prompt_hook
+zstyle ':completion:*' menu select; bindkey '^[x' beginning-of-line
+zle -N prompt_hook; trap 'true' USR1; typeset -aU path
+x
+"""
+
+DUMP = r"""
+dump() {
+  { typeset -p; functions; setopt; alias; zstyle -L; bindkey -L; zle -lL; trap
+    print -rl -- $fpath; ls -l /proc/$$/fd | awk '/socket/'; umask; ulimit -a
+  } >| $ZDOTDIR/dump
+}
+"""
+
+VOLATILE = (
+    r"RANDOM|SECONDS|EPOCH\w*|TTYIDLE|_|HISTCMD|LINENO|PPID|TTY|ZDOTDIR|ARGV0|\?|\$|!|status|pipestatus"
+    r"|zsh_eval_context|funcstack|REPLY|reply"
+)
+
+
+def dumped(place: Path, rc: str, environment: dict[str, str]) -> list[str]:
+    """Return what the shell is like after its start, without what is autoloadd's or volatile."""
+    with Terminal(place / "rc", rc + DUMP, environment=environment) as terminal:
+        assert b"autoloadd" not in terminal.startup
+        terminal.run("dump")
+    text = (place / "rc" / "dump").read_text(errors="replace")
+    text = re.sub(r"_autoloadd_tab (\w+) ", "", text).replace(
+        "'_flask_completion'", "_flask_completion"
+    )
+    text = re.sub(r"'(_\w+_completion)'", r"\1", text)
+    text = re.sub(r"^(_?autoloadd[\w-]*) \(\) \{\n(.*\n)*?\}\n", "", text, flags=re.MULTILINE)
+    # zsh lists its tables of functions and builtins once somebody has looked at them.
+    ours = re.compile(
+        rf"^(typeset( -\w+)* )?(_?autoloadd[\w-]*|{VOLATILE})="
+        r"|^typeset.* -h?i?F? (SECONDS|RANDOM)|^typeset -g -A (functions|builtins|commands)$"
+    )
+    return [line for line in text.splitlines() if not ours.match(line)]
+
+
+def diff(before: list[str], after: list[str]) -> list[str]:
+    """Return the lines that are not the same, as `diff` does."""
+    return list(difflib.unified_diff(before, after, n=0, lineterm=""))
+
+
+@pytest.mark.parametrize("keys", ["bindkey -e", "bindkey -v"])
+def test_the_same_shell_with_and_without(keys: str, home: Path, daemon: Daemon) -> None:
+    (home / "tool").write_text(f"#!/bin/sh\n{TOOL}")
+    (home / "tool").chmod(0o755)
+    environment = environment_for(
+        daemon.socket_path, HOME=str(home), PATH=f"{home}:{tool_home() / 'bin'}:/usr/bin:/bin"
+    )
+    start = f"{keys}; autoload -Uz compinit; compinit -u -d {home}/compdump\n"
+    # The first one writes the dump that the others read.
+    assert run_zsh(start, environment=environment, sourced=False).stderr == b""
+    plain = start + "".join(f'eval "$({init})"\n' for init in [*INITS, "tool"])
+    cached = f"source {PLUGIN}\n{start}" + "".join(
+        f"autoloadd-eval env {init}\n" for init in [*INITS, "tool"]
+    )
+    without = dumped(home, plain, environment)
+    assert len(without) > 1000
+    for _ in range(2):
+        assert not diff(without, dumped(home, cached, environment))
+    with daemon.cache("tool-output/1/8") as outputs:
+        assert outputs.count() == len(INITS) + 1
+
+
+def test_sourcing_is_cheap(home: Path) -> None:
+    """Under 2 ms, and a fraction of that compiled; the least of many, on a machine half as fast."""
+    copy = home / PLUGIN.name
+    copy.write_bytes(PLUGIN.read_bytes())
+    subprocess.run(["zsh", "-fc", f"zcompile {copy}"], check=True)
+    script = """zmodload zsh/datetime
+    for file; do
+      for i in {1..40}; do
+        t=$EPOCHREALTIME; source $file; print -n $(( (EPOCHREALTIME - t) * 1e3 )) ''
+      done
+      print
+    done"""
+    printed = output_of(script, str(PLUGIN), str(copy), environment=own_environment({}))
+    plain, compiled = (min(map(float, line.split())) for line in printed.splitlines())
+    assert plain < 4
+    assert compiled < plain / 2
+
+
+def test_it_can_be_read_twice_and_from_anywhere(home: Path, daemon: Daemon) -> None:
+    (home / "link.zsh").symlink_to(PLUGIN)
+    (home / "tool").write_text("#!/bin/sh\necho GREETING=hi")
+    (home / "tool").chmod(0o755)
+    script = f"""f() {{ setopt local_options warn_create_global; source ./link.zsh }}
+    cd {home}; f one two; source {PLUGIN}; cd /
+    autoloadd-eval {home}/tool; print $GREETING $#precmd_functions"""
+    environment = environment_for(daemon.socket_path)
+    ran = run_zsh(script, environment=environment, sourced=False)
+    assert (ran.stdout, ran.stderr) == (b"hi 0\n", b"")
+
+
+@pytest.mark.parametrize("daemon_there", [True, False])
+def test_a_shell_of_scp_or_cron_says_nothing(
+    daemon_there: bool, home: Path, idle_daemon: Daemon
+) -> None:
+    """Everything is there that a start-up file may do, in a shell that is not interactive."""
+    if daemon_there:
+        idle_daemon.start()
+    (home / ".zshenv").write_text(
+        f"source {PLUGIN}\nautoloadd-complete flask; autoloadd-eval false\n"
+    )
+    for environment in (
+        {"ZDOTDIR": str(home)},
+        {"ZDOTDIR": str(home), **environment_for(idle_daemon.socket_path)},
+    ):
+        ran = subprocess.run(
+            ["/usr/bin/zsh", "-c", "print -r -- $#precmd_functions; cat; exit 3"],
+            input=b"payload",
+            capture_output=True,
+            env={**environment, "PATH": "/usr/bin:/bin"},
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout, ran.stderr) == (3, b"0\npayload", b"")
+
+
+# ---- the farm
+
+
+@pytest.fixture
+def farm(home: Path, daemon: Daemon) -> Path:
+    """A farm with one function, as `autoloadctl publish zsh` lays it out, for fpath=(DIR/mine)."""
+    version = output_of("print -r -- $ZSH_VERSION", environment=own_environment({})).strip()
+    place = home / f"zsh-{version}"
+    (home / "mine").mkdir()
+    (home / "mine" / "shout").write_text("print SOURCE $1\n")
+    (place / "farm").mkdir(parents=True)
+    (place / "farm" / "shout").symlink_to(home / "mine" / "shout")
+    (place / "fpath").write_bytes(str(home / "mine").encode())
+    (home / "text").write_text("print DIGEST $1\n")
+    script = f"cd {home}; mkdir new; cp text new/shout; zcompile {place}/farm.zwc new/shout"
+    subprocess.run(["zsh", "-fc", script], check=True)
+    (place / "state").touch()
+    return place / "farm"
+
+
+CALL = "autoload -Uz shout; shout hi; print -r -- $fpath"
+
+
+def test_the_farm_is_used_for_its_own_fpath(farm: Path, home: Path, daemon: Daemon) -> None:
+    environment = environment_for(daemon.socket_path)
+    before = f"fpath=({home}/mine)\nsource {PLUGIN}\n"
+    ran = run_zsh(before + CALL, environment=environment, sourced=False)
+    assert ran.stdout.decode() == f"DIGEST hi\n{farm} {home}/mine\n"
+    # Another fpath may hold another function of this name.
+    before = f"fpath=({home}/mine /usr/share)\nsource {PLUGIN}\n"
+    ran = run_zsh(before + CALL, environment=environment, sourced=False)
+    assert ran.stdout.decode() == f"SOURCE hi\n{home}/mine /usr/share\n"
+
+
+def test_an_fpath_that_is_complete_at_the_first_prompt(
+    farm: Path, home: Path, daemon: Daemon
+) -> None:
+    environment = environment_for(daemon.socket_path)
+    for late, expected in ((f"fpath=({home}/mine)", "DIGEST"), (f"fpath+=({home})", "SOURCE")):
+        early = f"fpath=({home}/mine)" if late.startswith("fpath+") else "fpath=(/usr/share)"
+        rc = f"{early}\nsource {PLUGIN}\n{late}\nautoload -Uz shout"
+        with Terminal(home / "rc", rc, environment=environment) as terminal:
+            assert terminal.run("shout hi").split()[0] == expected
+
+
+def test_a_farm_that_others_could_have_made_is_not_used(
+    farm: Path, home: Path, daemon: Daemon
+) -> None:
+    environment = environment_for(daemon.socket_path)
+    script = f"fpath=({home}/mine)\nsource {PLUGIN}\n{CALL}"
+    home.chmod(0o755)
+    ran = run_zsh(script, environment=environment, sourced=False)
+    assert ran.stdout.decode() == f"SOURCE hi\n{home}/mine\n"
+    home.chmod(0o700)
+    environment["AUTOLOADD_CACHE"] = "0"
+    ran = run_zsh(script, environment=environment, sourced=False)
+    assert ran.stdout.decode() == f"SOURCE hi\n{home}/mine\n"
+
+
+PUBLISH = """#!/bin/sh
+echo "$@" >> {home}/published
+ls -l /proc/self/fd | grep -c socket >> {home}/published
+sleep 0.3
+"""
+
+
+def test_publishing_is_started_where_fpath_changed(farm: Path, home: Path, daemon: Daemon) -> None:
+    """Once for several shells at a time, without a word, and not for an fpath as it was."""
+    (home / "bin").mkdir()
+    (home / "bin" / "autoloadctl").write_text(PUBLISH.format(home=home))
+    (home / "bin" / "autoloadctl").chmod(0o755)
+    environment = environment_for(daemon.socket_path, PATH=f"{home}/bin:/usr/bin:/bin")
+    rc = f"fpath=({home}/mine)\nsource {PLUGIN}"
+    published = home / "published"
+    with Terminal(home / "rc", rc, environment=environment) as terminal:
+        assert terminal.run("jobs; print -r -- $fpath").split() == [str(farm), f"{home}/mine"]
+        assert not published.exists()
+    (home / "mine" / "whisper").touch()
+    newer = "zmodload zsh/files; touch -d '1 hour ago' " + str(farm.parent / "state")
+    subprocess.run(["zsh", "-fc", newer], check=True)
+    with (
+        Terminal(home / "rc", rc, environment=environment) as terminal,
+        Terminal(home / "rc2", rc, environment=environment),
+    ):
+        expected = f"publish zsh --fpath {home}/mine\n0\n"
+        wait_until(lambda: published.exists() and published.read_text() == expected, 20, "publish")
+        assert terminal.run("jobs").strip() == ""
+        wait_until(lambda: daemon.status()["leases"]["held"] == 0, 20, "the lease's end")
+    assert published.read_text() == expected
