@@ -102,6 +102,13 @@ class Cache(Control):
 
     def get_many(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return the blobs of those names that are present and fresh."""
+        return {name: entry.blob for name, entry in self.get_entries(names).items()}
+
+    def get_entries(self, names: Iterable[str]) -> dict[str, Entry]:
+        """Return the entries of those names that are present and fresh, with fingerprint and times.
+
+        Fingerprints are the caller's to compare.
+        """
         from .listing import get_many  # noqa: PLC0415
 
         return get_many(self._many_calls(), check_list(names), self._binary_mtime_ns)

@@ -11,6 +11,7 @@ from autoloadd_protocol.limits import NAMES
 
 from .calls import notify, require_int, require_items, require_map
 from .checks import check_fingerprint, check_name, check_time
+from .entry import Entry
 from .errors import ForgedError
 
 if TYPE_CHECKING:
@@ -26,16 +27,16 @@ _REQUEST_BYTES = 2 * 1024 * 1024
 beside all the names, should they be left over."""
 
 
-def get_many(ask: Ask, names: Iterable[str], binary_mtime_ns: int | None) -> dict[str, bytes]:
-    """Return the blobs of those names that are present and fresh."""
-    found: dict[str, bytes] = {}
+def get_many(ask: Ask, names: Iterable[str], binary_mtime_ns: int | None) -> dict[str, Entry]:
+    """Return the entries of those names that are present and fresh."""
+    found: dict[str, Entry] = {}
     for batch in batches(dict.fromkeys(names), lambda name: len(check_name(name))):
         wanted = batch
         while wanted:
             answer = require_items(ask("get_many", wanted, binary_mtime_ns), 2)
             entries, left = require_map(answer[0]), list(require_items(answer[1]))
             _check_progress(wanted, entries, left)
-            found.update((name, _blob_of(entry)) for name, entry in entries.items())
+            found.update((name, _entry_of(entry)) for name, entry in entries.items())
             wanted = left
     return found
 
@@ -109,10 +110,10 @@ def _check_progress(wanted: list[str], entries: dict[str, Any], left: list[Any])
         raise ForgedError("the daemon leaves over what was not asked for")
 
 
-def _blob_of(entry: object) -> bytes:
+def _entry_of(entry: object) -> Entry:
     match entry:
-        case (bytes(blob), *_):
-            return blob
+        case (bytes(blob), None | bytes() as fingerprint, int(mtime_ns), int(cached_at_ns)):
+            return Entry(blob, fingerprint, mtime_ns, cached_at_ns)
         case _:
             raise ForgedError(f"expected an entry, got {entry!r:.80}")
 
