@@ -119,11 +119,9 @@ def _build(directory: str, plan: Plan) -> None:
     digest = f"{directory}/{DIGEST}"
     with open(digest, "xb") as file:
         file.write(plan.digest)
-        os.utime(file.fileno(), ns=(plan.mtime_ns, plan.mtime_ns))
         file.flush()
         # In a cache directory a power loss could leave the name without all of the bytes.
         os.fsync(file.fileno())
-    # After the flush: it changes the time.
     os.utime(digest, ns=(plan.mtime_ns, plan.mtime_ns))
     os.chmod(digest, 0o400)
     _write(f"{directory}/{STATE}", mark_of(os.stat(digest)) + b"\0" + plan.observed)

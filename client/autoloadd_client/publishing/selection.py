@@ -48,24 +48,27 @@ def select_functions(
 def _names_left_to_zsh(
     directory: str, functions: Sequence[Function], version: str
 ) -> Iterator[bytes]:
-    sources = {metafy(os.fsencode(function.name)) for function in functions}
-    for path in _compiled_files(directory):
-        for head in _heads_of(path, version):
-            if head.flags or head.name not in sources or path == directory:
-                yield head.name
-
-
-def _compiled_files(directory: str) -> Iterator[str]:
-    """Yield an element of fpath that is bytecode itself, or the bytecode beside it and in it."""
     if directory.endswith(_SUFFIX):
-        yield directory
+        yield from (head.name for head in _heads_of(directory, version))
         return
-    yield directory + _SUFFIX
+    sources = {metafy(os.fsencode(function.name)) for function in functions}
+    for head in _compiled_heads(directory, version):
+        if head.flags or head.name not in sources:
+            yield head.name
+
+
+def _compiled_heads(directory: str, version: str) -> Iterator[NamedHead]:
+    """Yield what zsh finds compiled for a directory: in the digest beside it, and file by file."""
+    yield from _heads_of(directory + _SUFFIX, version)
     try:
         names = os.listdir(directory)
     except OSError:
         return
-    yield from (f"{directory}/{name}" for name in names if name.endswith(_SUFFIX))
+    for name in names:
+        if name.endswith(_SUFFIX):
+            function = metafy(os.fsencode(name.removesuffix(_SUFFIX)))
+            heads = _heads_of(f"{directory}/{name}", version)
+            yield from (head for head in heads if head.name == function)
 
 
 def _heads_of(path: str, version: str) -> list[NamedHead]:
