@@ -40,9 +40,7 @@ class Context:
     def open_daemon(self) -> Cache:
         """Return a connection for the commands that need no producer."""
         timeout, bulk_timeout = self._timeouts
-        return Cache(
-            None, socket_path=self.socket_path, timeout=timeout, bulk_timeout=bulk_timeout
-        )
+        return Cache(None, socket_path=self.socket_path, timeout=timeout, bulk_timeout=bulk_timeout)
 
     def open_cache(
         self, producer: Producer | None = None, *, binary_mtime_ns: int | None = None

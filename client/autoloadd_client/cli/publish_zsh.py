@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -133,9 +132,7 @@ def _collect(
     return _Published(chosen, digest, len(outcome.entries), left_out)
 
 
-def _read_bytecode(
-    cache: Cache, zsh: Zsh, functions: Iterable[Function]
-) -> dict[str, Bytecode]:
+def _read_bytecode(cache: Cache, zsh: Zsh, functions: Iterable[Function]) -> dict[str, Bytecode]:
     """Return the bytecode of those functions that the cache has as their files are."""
     by_name = {function.name: function for function in functions}
     found = {}
@@ -143,9 +140,7 @@ def _read_bytecode(
         if entry.fingerprint != by_name[name].fingerprint:
             continue
         try:
-            found[name] = read_function(
-                entry.blob, name=os.fsencode(name), version=zsh.version
-            )
+            found[name] = read_function(entry.blob, name=os.fsencode(name), version=zsh.version)
         except BytecodeError:
             continue
     return found
@@ -195,9 +190,7 @@ def _report(context: Context, zsh: Zsh, place: str, published: _Published, took_
         context.say(f"left out {make_printable(left.path)}: {make_printable(left.reason)}")
 
 
-def _summarise(
-    context: Context, zsh: Zsh, place: str, published: _Published, took_ns: int
-) -> str:
+def _summarise(context: Context, zsh: Zsh, place: str, published: _Published, took_ns: int) -> str:
     if not published.changed:
         return f"zsh: {NOTHING_CHANGED}"
     functions = format_count(len(published.functions), "function")

@@ -91,9 +91,7 @@ def _check_directories(context: Context) -> Sequence[str]:
     return usable
 
 
-def ask_what_is_missing(
-    cache: Cache, functions: Sequence[Function], zsh: Zsh
-) -> list[Function]:
+def ask_what_is_missing(cache: Cache, functions: Sequence[Function], zsh: Zsh) -> list[Function]:
     """Return those functions that the cache does not have as their files are now."""
     items = [(function.name, function.fingerprint, zsh.mtime_ns) for function in functions]
     missing = frozenset(cache.missing(items))

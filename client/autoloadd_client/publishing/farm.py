@@ -61,9 +61,7 @@ def time_of_digest(mtimes_ns: Sequence[int], now_ns: int) -> int:
     time, and zsh takes their source.
     """
     before = now_ns - _SECOND
-    at_rest = [
-        mtime for mtime in mtimes_ns if mtime < now_ns and not is_recent(mtime, now_ns)
-    ]
+    at_rest = [mtime for mtime in mtimes_ns if mtime < now_ns and not is_recent(mtime, now_ns)]
     return max(at_rest, default=before)
 
 

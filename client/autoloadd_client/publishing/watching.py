@@ -96,10 +96,8 @@ def is_unchanged(socket_path: str, binary: str, fpath: Iterable[str], now_ns: in
 def _stats_of(directory: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield what zsh looks at for an element of fpath: a digest beside it, and all files in it."""
     beside = directory if directory.endswith(".zwc") else f"{directory}.zwc"
-    try:
-        yield beside, os.stat(beside)
-    except OSError:
-        pass  # as mostly
+    if (found := _stat_of(beside)) is not None:
+        yield beside, found
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except OSError:
@@ -109,11 +107,17 @@ def _stats_of(directory: str) -> Iterator[tuple[str, os.stat_result]]:
         name = entry.name
         if name.startswith(".") or name.endswith("~"):
             continue
-        try:
-            found = entry.stat()
-        except OSError:
-            continue  # a link that leads nowhere
-        yield os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{name}", found
+        if (found := _stat_of(entry.path)) is not None:
+            path = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{name}"
+            yield path, found
+
+
+def _stat_of(path: str) -> os.stat_result | None:
+    """Return what there is at a path, links followed; None for a link that leads nowhere."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 def _describe(path: str, found: os.stat_result) -> bytes:
