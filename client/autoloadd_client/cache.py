@@ -32,6 +32,7 @@ from .entry import Entry
 from .errors import ForgedError, SwitchedOffError
 from .identity import read_binary_time, read_producer
 from .process import ProcessConnections
+from .reading import DOUBT, SharedReads
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .bulk import Chunk
     from .calls import Flushed
     from .connection import Connection
+    from .leasing import Lease
 
     Blob: TypeAlias = bytes | bytearray | memoryview
     Entries: TypeAlias = Mapping[str, Blob | Entry] | Iterable[tuple[str, Blob | Entry]]
@@ -81,12 +83,17 @@ class Cache(Control):
         connections = ProcessConnections(socket_path, read_producer(producer))
         super().__init__(connections, timeout=timeout, bulk_timeout=bulk_timeout)
         self._binary_mtime_ns = check_time(read_binary_time(binary, binary_mtime_ns))
+        self._shared = SharedReads(self._binary_mtime_ns)
 
     def get(self, name: str, *, fingerprint: bytes | None = None) -> bytes | None:
         """Return an entry's blob; None when it is absent or stale.
 
         With a fingerprint, an entry that was stored with another one, or without one, is stale.
         """
+        if fingerprint is None:
+            blob = self._shared.read(name)
+            if blob is not DOUBT:
+                return blob
         answer, span = self._ask_for(name, fingerprint)
         return None if span is None else answer[span[0] : span[1]]
 
@@ -99,6 +106,27 @@ class Cache(Control):
             return Entry(answer[span[0] : span[1]], *parse_get_times(answer, span[1]))
         except FrameError as exc:
             self._distrust(exc)
+
+    def lease(
+        self,
+        name: str,
+        *,
+        fingerprint: bytes | None = None,
+        wait: float = 0.0,
+        hold: float = 30.0,
+        stale_ok: bool = False,
+    ) -> Entry | Lease | None:
+        """After a miss: return a Lease, for the one who makes the entry, or what the others get.
+
+        Those get an Entry: when it is stored or, with `stale_ok`, at once the old one, if there is
+        one. None: not within `wait` (at most 10 s), or the daemon has no leases: make it without
+        one. A Lease lasts `hold` (at most 120 s). The timeout is added to `wait`.
+        """
+        from .leasing import LeaseCall  # noqa: PLC0415
+
+        self._connection()  # refuses before anything is asked
+        call = LeaseCall(self._connections.new(), name, fingerprint, self._binary_mtime_ns)
+        return call.ask(wait=wait, hold=hold, stale_ok=stale_ok, timeout=self._timeout)
 
     def get_many(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return the blobs of those names that are present and fresh."""
@@ -139,7 +167,10 @@ class Cache(Control):
         )
         deadline = monotonic() + self._timeout
         if not wait:
-            connection.notify(request, deadline)
+            try:
+                connection.notify(request, deadline)
+            finally:
+                self._shared.suspend()
             return None
         return self._read_uint(connection.exchange(request, deadline))
 
@@ -214,7 +245,10 @@ class Cache(Control):
         names = [names] if isinstance(names, str) else names
         if wait:
             return delete(self._many_calls(), names, check_sync(sync))
-        delete_later(self._connection(), names, check_sync(sync), self._deadline())
+        try:
+            delete_later(self._connection(), names, check_sync(sync), self._deadline())
+        finally:
+            self._shared.suspend()
         return None
 
     def names(self, prefix: str = "") -> Iterator[tuple[str, bool | None]]:
@@ -265,6 +299,11 @@ class Cache(Control):
         answer, unconfirmed = connection.flush(deadline)
         return require_flushed(decode_result(connection, answer, deadline), unconfirmed)
 
+    def close(self) -> None:
+        """Let go of the socket, and of memory that the daemon shares; a later call connects."""
+        self._shared.detach()
+        super().close()
+
     def _connection(self) -> Connection:
         refuse_switched_off()
         return self._connections.own()
@@ -283,9 +322,11 @@ class Cache(Control):
         )
         answer = connection.exchange(request, deadline)
         try:
-            return answer, parse_get_answer(answer, wanted)
+            span = parse_get_answer(answer, wanted)
         except FrameError as exc:
             self._distrust(exc)
+        self._shared.asked(connection, deadline)
+        return answer, span
 
     def _read_uint(self, answer: bytes) -> int:
         try:

@@ -14,14 +14,11 @@ import _socket
 import _thread
 import os
 from itertools import count
-from sys import byteorder
-from time import monotonic, sleep
+from time import monotonic
 
 from autoloadd_protocol import __version__
-from autoloadd_protocol.errors import RendezvousError
 from autoloadd_protocol.framing import LENGTH_BYTES
 from autoloadd_protocol.limits import FRAME_BYTES
-from autoloadd_protocol.rendezvous import check_private_directory, check_socket_path, socket_path
 from autoloadd_protocol.requests import (
     FIRST_ID,
     LAST_ID,
@@ -31,13 +28,8 @@ from autoloadd_protocol.requests import (
     request_frame,
 )
 
-from .errors import (
-    CacheError,
-    ConnectionLostError,
-    DeadlineError,
-    ForgedError,
-    UnreachableError,
-)
+from .errors import CacheError, ConnectionLostError, DeadlineError, ForgedError
+from .reaching import HOW_TO_START, connect, find_socket, time_left
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -52,14 +44,12 @@ if TYPE_CHECKING:
 _RECEIVE_BYTES = 32 * 1024
 """One read takes a usual answer (3 kB, rarely more than 16) at once."""
 
-_FULL_BACKLOG_SECONDS = 0.002
-"""A listening socket whose queue is full says EAGAIN at once; there is nothing to wait on."""
+_DESCRIPTOR_BYTES = 4
+_MOST_DESCRIPTORS = 4
+"""Two are expected; what a server sends beyond these is closed by the kernel."""
 
 # A process that set SIGPIPE to its default must not die of a daemon that was restarted.
 _SEND_FLAGS = getattr(_socket, "MSG_NOSIGNAL", 0)
-
-
-HOW_TO_START = "start it with `autoloadd &` or `systemctl --user start autoloadd.socket`"
 
 
 class Connection:
@@ -82,7 +72,14 @@ class Connection:
         self._received = b""
         self._unflushed = 0
         self._unconfirmed = 0
+        self._notified = 0
+        self._settled = 0
+        self._descriptors: list[int] | None = None
         self.hello_answer = b""
+        self.life = object()
+        """Another one after each close: what came over the connection belongs to one life of it."""
+        self.on_close: Callable[[], None] | None = None
+        """Called when a life ends, by whoever ended it."""
 
     def next_id(self) -> int:
         """Return an id for the next request: from 0x10000 up, and round again."""
@@ -105,6 +102,8 @@ class Connection:
         """Send a frame that gets no answer. What becomes of it is told by `flush`."""
         self._take_turn(deadline)
         try:
+            # Counted first: one that fails may have been sent all the same.
+            self._notified += 1
             try:
                 self._send(notification, deadline)
             except ConnectionLostError:
@@ -128,6 +127,32 @@ class Connection:
         finally:
             self._lock.release()
         return self._require_success(answer, request, deadline), unconfirmed
+
+    def exchange_for_descriptors(self, request: bytes, deadline: float) -> tuple[bytes, list[int]]:
+        """Return a successful answer's frame with the descriptors that came with it: the caller's.
+
+        Raises CacheError. Not tried again on another connection: what is asked for belongs to this.
+        """
+        self._take_turn(deadline)
+        descriptors = self._descriptors = []
+        try:
+            answer = self._ask(request, deadline)
+        except BaseException:
+            _close_all(descriptors)
+            raise
+        finally:
+            self._descriptors = None
+            self._lock.release()
+        try:
+            return self._require_success(answer, request, deadline), descriptors
+        except CacheError:
+            _close_all(descriptors)
+            raise
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether the daemon has carried out every notification that was sent."""
+        return self._settled == self._notified
 
     def has_unflushed(self) -> bool:
         """Tell whether notifications were sent that no flush has confirmed."""
@@ -183,6 +208,8 @@ class Connection:
         except BaseException:
             self._drop()
             raise
+        # One connection is answered in order: what was sent before the request is carried out.
+        self._settled = self._notified
         return answer
 
     def _require_success(self, answer: bytes, request: bytes, deadline: float) -> bytes:
@@ -213,7 +240,7 @@ class Connection:
             if sock is None:
                 sock = self._connect(deadline)
                 request = self._open_hello + request
-            sock.settimeout(_time_left(deadline))
+            sock.settimeout(time_left(deadline))
             sock.sendall(request, _SEND_FLAGS)
         except TimeoutError as exc:
             late = self._late()
@@ -249,7 +276,18 @@ class Connection:
         return bytes(frame)
 
     def _receive(self, deadline: float) -> bytes:
-        return self._wait_for(_socket.socket.recv, _RECEIVE_BYTES, deadline)
+        receive = _socket.socket.recv if self._descriptors is None else self._receive_descriptors
+        return self._wait_for(receive, _RECEIVE_BYTES, deadline)
+
+    def _receive_descriptors(self, sock: _socket.socket, size: int) -> bytes:
+        assert self._descriptors is not None
+        room = _socket.CMSG_SPACE(_MOST_DESCRIPTORS * _DESCRIPTOR_BYTES)
+        data, passed, *_ = sock.recvmsg(size, room, _socket.MSG_CMSG_CLOEXEC)
+        for level, kind, numbers in passed:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                whole = len(numbers) - len(numbers) % _DESCRIPTOR_BYTES
+                self._descriptors += memoryview(numbers)[:whole].cast("i").tolist()
+        return data
 
     def _wait_for(
         self,
@@ -260,7 +298,7 @@ class Connection:
         sock = self._socket
         assert sock is not None, "only who has the turn opens and closes it"
         try:
-            sock.settimeout(_time_left(deadline))
+            sock.settimeout(time_left(deadline))
             received = receive(sock, space)
         except TimeoutError as exc:
             raise self._late() from exc
@@ -295,81 +333,12 @@ class Connection:
         if self._socket is not None:
             _close(self._socket)
         self._socket = None
+        self.life = object()
+        if self.on_close is not None:
+            self.on_close()
         self._open_hello = self._received = b""
         self._unconfirmed += self._unflushed
         self._unflushed = 0
-
-
-def find_socket(given: str | None) -> str:
-    """Return the path of the daemon's socket. Raises UnreachableError for one that cannot be."""
-    try:
-        if given is not None:
-            return check_socket_path(given)
-        return socket_path(os.environ, os.geteuid(), os.lstat)
-    except RendezvousError as exc:
-        raise UnreachableError(given, str(exc)) from exc
-
-
-def connect(path: str, deadline: float, *, how_to_start: str) -> _socket.socket:
-    """Return a socket that is connected to a daemon of this user.
-
-    Raises TimeoutError, UnreachableError (with `how_to_start` where that helps), and ForgedError
-    for another user's server.
-    """
-    _check_directory(path, how_to_start)
-    try:
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    except OSError as exc:
-        raise UnreachableError(path, exc.strerror or str(exc)) from exc
-    try:
-        _connect_by(sock, path, deadline, how_to_start)
-        _check_peer(sock, path)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _check_directory(path: str, how_to_start: str) -> None:
-    directory = os.path.dirname(path)
-    try:
-        check_private_directory(directory, os.geteuid(), os.lstat)
-    except RendezvousError as exc:
-        raise UnreachableError(path, str(exc)) from exc
-    except OSError as exc:
-        fix = how_to_start if isinstance(exc, FileNotFoundError) else None
-        raise UnreachableError(path, f"{directory}: {exc.strerror}", fix) from exc
-
-
-def _connect_by(sock: _socket.socket, path: str, deadline: float, how_to_start: str) -> None:
-    while True:
-        sock.settimeout(_time_left(deadline))
-        try:
-            return sock.connect(path)
-        except BlockingIOError:
-            sleep(min(_FULL_BACKLOG_SECONDS, _time_left(deadline)))
-        except OSError as exc:
-            is_absent = isinstance(exc, (FileNotFoundError, ConnectionRefusedError))
-            fix = how_to_start if is_absent else None
-            raise UnreachableError(path, exc.strerror or str(exc), fix) from exc
-
-
-def _check_peer(sock: _socket.socket, path: str) -> None:
-    # Only Linux tells without more; elsewhere the directory's owner and mode have to be enough.
-    option = getattr(_socket, "SO_PEERCRED", None)
-    if option is None:
-        return
-    credentials = sock.getsockopt(_socket.SOL_SOCKET, option, 12)
-    uid = int.from_bytes(credentials[4:8], byteorder)
-    if uid != os.geteuid():
-        raise ForgedError(f"the server at {path} runs as uid {uid}, not as uid {os.geteuid()}")
-
-
-def _time_left(deadline: float) -> float:
-    left = deadline - monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
 
 
 def _lost(cause: OSError | None) -> ConnectionLostError:
@@ -389,6 +358,11 @@ def _close(sock: _socket.socket) -> None:
         sock.close()
     except OSError:
         return  # someone has closed the descriptor: programs that become daemons close them all
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _shut_down(sock: _socket.socket) -> None:

@@ -17,6 +17,7 @@ import trio
 
 from autoloadd_protocol import __version__
 from autoloadd_protocol.errors import NOT_DURABLE, RequestError
+from autoloadd_protocol.page import HEARTBEAT_NS
 
 from .activation import inherited_listener, notify
 from .allocation import return_large_blocks
@@ -26,12 +27,14 @@ from .config import AT_ONCE, AT_START
 from .descriptors import raise_limit
 from .errors import AlreadyServedError, ConfigError, StartError, StopError
 from .exhaustion import run_or_end
+from .lease_timer import end_leases_in_time
 from .listening import DirectoryLock, Listener, bind
 from .log import set_level
 from .methods.context import Context
 from .metrics import Metrics
 from .serving import EpollServer
 from .serving_tasks import TaskServer
+from .sharing import Sharing
 from .signals import SIGNALS, keep_signals
 from .storage.files import Files
 from .storage.syncing import SyncThread
@@ -88,6 +91,7 @@ class App:
             self._catalog.recover()
             self._report_recovery(time.monotonic() - started)
             self._note_unwritable()
+            self._sharing = Sharing(self._files, [lock.path for lock in self._locks])
             self._listener = inherited or bind(self._settings.socket)
         except StartError:
             for lock in reversed(self._locks):
@@ -115,6 +119,8 @@ class App:
         self._context = self._make_context()
         self._server = self._make_server()
         self._writer.on_progress = self._server.settle
+        self._writer.not_before_ns = self._sharing.trusted_until_ns
+        self._catalog.on_forget = self._sharing.drop
         self._builder.on_built = self._writer.resume
         self._builder.run_in_thread = StandingThread("build").run
         self._builder.drop_shard = self._writer.evict
@@ -144,6 +150,8 @@ class App:
             socket_path=self._listener.path,
             stop=self._stop_and_answer,
             connections=lambda: self._server.connections,
+            sharing=self._sharing,
+            want_image=self._builder.want_image,
         )
 
     def _make_server(self) -> EpollServer | TaskServer:
@@ -193,6 +201,11 @@ class App:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run_or_end, self._tick)
                 nursery.start_soon(run_or_end, self._sync_regularly)
+                nursery.start_soon(run_or_end, self._beat)
+                nursery.start_soon(run_or_end, self._begin_to_write)
+                nursery.start_soon(
+                    run_or_end, end_leases_in_time, self._writer.leases, self._server.settle
+                )
 
     async def _tick(self) -> None:
         """Look after what no event announces: deadlines, the socket's file, storage that is ill."""
@@ -223,6 +236,8 @@ class App:
                 f"{cache_lock.path} was removed or replaced while the daemon ran; "
                 "restart autoloadd to begin anew there"
             )
+            # A mark is lost too: a successor might not wait for the end of a lease.
+            self._sharing.end()
             self._metrics.health.report(self._catalog.lost)
             _logger.error("%s; until then it serves what it has", self._catalog.lost)
 
@@ -284,6 +299,22 @@ class App:
             await trio.sleep(self._settings.sync_interval)
             self._writer.sync_in_background()
 
+    async def _beat(self) -> None:
+        """Vouch for what clients have mapped."""
+        while True:
+            self._sharing.beat(time.monotonic_ns())
+            await trio.sleep(HEARTBEAT_NS / 1e9)
+
+    async def _begin_to_write(self) -> None:
+        """Carry out the writes that waited for the end of a predecessor's lease."""
+        wait_ns = self._writer.not_before_ns - time.monotonic_ns()
+        if wait_ns > 0:
+            _logger.info(
+                "writes wait for %.0f ms: clients may trust the last daemon", wait_ns / 1e6
+            )
+            await trio.sleep(wait_ns / 1e9)
+            self._writer.resume()
+
     # The end
 
     async def _stop(self) -> None:
@@ -293,6 +324,8 @@ class App:
         self._check_cache_directory()
         self._server.stop_listening()
         self._listener.close()
+        self._writer.leases.close()
+        self._server.settle()
         with trio.move_on_after(_DRAIN_SECONDS):
             while not self._writer.is_idle:
                 self._writer.resume()
@@ -306,6 +339,9 @@ class App:
         if not in_time:
             _logger.error("the disk did not answer; what it has not taken may be lost")
         self._not_stored = self._what_is_not_stored(in_time=in_time)
+        self._sharing.end()
+        if in_time and self._catalog.lost is None:
+            self._sharing.take_marks_away()
         outcome = None
         if self._not_stored is not None:
             outcome = RequestError(NOT_DURABLE, f"not everything is stored: {self._not_stored}")

@@ -23,17 +23,15 @@ from .storage.images import build_image
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from autoloadd_protocol.image import Image
-
     from .catalog import Catalog
     from .metrics import Metrics
     from .shard import Shard
     from .storage.files import Files
-    from .storage.images import Snapshot
+    from .storage.images import SealedImage, Snapshot
     from .storage.journal import Journal
     from .storage.syncing import SyncThread
 
-    Built = tuple[Image, int]
+    Built = tuple[SealedImage, int]
 
 _logger = logging.getLogger(__name__)
 
@@ -122,6 +120,11 @@ class Builder:
         """Note that a shard has changed, and how many bytes it may take more."""
         self._candidates[shard] = None
         self._written += written
+
+    def want_image(self, shard: Shard) -> None:
+        """Have an image built of a shard that has none: a client would map it."""
+        shard.is_image_wanted = shard.entries > 0
+        self.look_at(shard)
 
     def look_around(self) -> None:
         """Have everything measured that was written since the last time; from time to time.
@@ -247,7 +250,7 @@ class Builder:
         self._ended.set()
         self.on_built()
 
-    def _install(self, shard: Shard, image: Image, evicted: int) -> None:
+    def _install(self, shard: Shard, image: SealedImage, evicted: int) -> None:
         # The last reference to 49 MB is given up in the thread: unmapping takes ms.
         old = [shard.image]
         shard.finish_build(image, evicted)

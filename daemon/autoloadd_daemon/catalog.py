@@ -29,7 +29,7 @@ from .storage.set_aside import (
 from .storage.shard_files import ShardFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from autoloadd_protocol.producer import Producer
 
@@ -76,6 +76,7 @@ class Catalog:
         """Why nothing can be written since the start, if so: what is served is what was read."""
         self.open_bulks: dict[int, str] = {}
         """Bulks that are being staged: their tokens, and the ids of their shards."""
+        self.on_forget: Callable[[Shard], None] = lambda _shard: None
         self.cache_dir = cache_dir
         self._files = files
         self._metrics = metrics
@@ -102,6 +103,9 @@ class Catalog:
             self._read_all(before)
             error = exc if isinstance(exc, StorageError) else storage_error(self.cache_dir, exc)
             self.unwritable = type(error)(f"nothing can be written: {error}")
+        for shard, _ in before.values():
+            # Others stand in their place: what clients have mapped of these changes no more.
+            self.on_forget(shard)
 
     def _read_all(self, before: dict[str, tuple[Shard, ShardFiles]]) -> None:
         """Load every shard that can be read, and change nothing on disk. Raises StartError."""
@@ -250,7 +254,9 @@ class Catalog:
 
     def forget(self, shard_id: str) -> None:
         """Take out a shard whose files are removed, set-aside ones among them."""
-        directory = self._shards.pop(shard_id)[1].directory
+        shard, shard_files = self._shards.pop(shard_id)
+        self.on_forget(shard)
+        directory = shard_files.directory
         kept = [a for a in self._metrics.set_aside if os.path.dirname(a.file) != directory]
         self._metrics.set_aside.clear()
         self._metrics.set_aside.extend(kept)

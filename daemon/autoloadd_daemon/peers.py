@@ -45,6 +45,7 @@ class Peer:
         self.interest = 0
         self.is_mute = False
         self._unsent: list[bytes | memoryview] = []
+        self._passing_at: int | None = None
         self.unsent_bytes = 0
         self.copied_bytes = 0
         self.noted_received = 0
@@ -73,6 +74,8 @@ class Peer:
         session = self.session
         added: list[bytes | memoryview] = []
         if session.output:
+            if session.passing and self._passing_at is None:
+                self._passing_at = self.unsent_bytes + session.passing_at
             self.unsent_bytes += session.output_bytes
             added = session.take_output()
             self._unsent += merged(added) if self._unsent else added
@@ -97,6 +100,8 @@ class Peer:
 
     def _send_some(self) -> bool:
         """Send once; tell whether all of it was taken."""
+        if self._passing_at is not None:
+            return self._send_descriptors(self._passing_at)
         if self.unsent_bytes <= _JOINED_BYTES:
             data = b"".join(self._unsent) if len(self._unsent) > 1 else self._unsent[0]
             sent = self.socket.send(data)
@@ -113,6 +118,20 @@ class Peer:
         if sent:
             self._unsent[0] = memoryview(self._unsent[0])[sent:]
         return not sent
+
+    def _send_descriptors(self, before: int) -> bool:
+        """Send up to the byte that descriptors go with, or them from that byte on."""
+        data = memoryview(b"".join(self._unsent))
+        if before:
+            sent = self.socket.send(data[:before])
+            self._passing_at = before - sent
+        else:
+            sent = socket.send_fds(self.socket, [data], self.session.passing)
+            self.session.close_passing()
+            self._passing_at = None
+        self.unsent_bytes -= sent
+        self._unsent = [data[sent:]] if self.unsent_bytes else []
+        return sent == (before or len(data))
 
     def note_deadlines(self, now_ns: int, unsent_before: int, *, is_read: bool = True) -> None:
         """Start, go on with or end what the client has limited time for.

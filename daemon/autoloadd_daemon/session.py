@@ -7,6 +7,7 @@ done; consecutive writes go to the writer together.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from autoloadd_protocol.errors import (
 from autoloadd_protocol.limits import UNSENT_BYTES
 from autoloadd_protocol.messages import InvalidMessageError, Notification, Request
 
-from .methods import LARGE, NOTIFIABLE, READS, WRITES
+from .methods import LARGE, NOTIFIABLE, READS, WAITS, WRITES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,10 @@ _Message = Request | Notification | FrameError | InvalidMessageError
 _READ_AHEAD_BYTES = 256 * 1024
 _NS_PER_TURN = 1_000_000
 """A client's share of a turn: the others wait for it, however much it sends at once."""
+
+
+_BEHIND_A_WAIT_BYTES = 4096
+"""More requests than this are not kept behind one that waits: many clients could hold as much."""
 
 
 def _tell_nobody() -> None:
@@ -64,6 +69,10 @@ class Session:
         self.refused = 0
         self.first_error: str | None = None
         self.bulk: OpenBulk | None = None
+        self.passing: list[int] = []
+        """Descriptors that are to go with the output, until they are sent."""
+        self.passing_at = 0
+        """The byte of the output that they go with."""
         self._context = context
         self._on_answer = on_answer
         self._connection: Connection[Request | Notification] = Connection(messages.decode_request)
@@ -75,15 +84,16 @@ class Session:
         self._share_ends_ns = 0
         self.waits_for_room = False
         self._pending_writes = 0
-        self._is_shutting_down = False
+        self._is_blocked = False
+        """Nothing passes a shutdown, nor a lease that is waited for."""
         self.input_ended = False
         self.took_frames = False
         self.has_more = False
 
     @property
     def is_owed(self) -> bool:
-        """Tell whether writes of this client are not answered yet."""
-        return self._pending_writes > 0
+        """Tell whether the client is not answered yet, or makes an entry that others wait for."""
+        return self._pending_writes > 0 or self._context.writer.leases.is_held_by(self)
 
     @property
     def is_held(self) -> bool:
@@ -92,8 +102,8 @@ class Session:
 
     @property
     def is_stalled(self) -> bool:
-        """Tell whether a request that came whole is not run yet."""
-        return self._stalled is not None
+        """Tell whether a request that came whole is run as soon as there is room."""
+        return self._stalled is not None and not self._is_blocked
 
     @property
     def held_bytes(self) -> int:
@@ -108,14 +118,20 @@ class Session:
     @property
     def wants_rest(self) -> bool:
         """Tell whether the server waits for the rest of a frame that was begun."""
-        return not self._stalled and not self.has_more and self._buffered_bytes > 0
+        is_read = not (self._stalled or self.has_more or self._is_blocked)
+        return is_read and self._buffered_bytes > 0
 
     @property
     def wants_bytes(self) -> bool:
         """Tell whether to read on: not while a heap of requests waits for its turn."""
-        if self.is_closing or self.input_ended:
+        if self.is_closing or self.input_ended or self._is_blocked:
             return False
         return self.wants_rest or self._buffered_bytes < _READ_AHEAD_BYTES
+
+    @property
+    def may_wait(self) -> bool:
+        """Tell whether the request that is run may be answered later: little stands behind it."""
+        return self._connection.buffered_bytes <= _BEHIND_A_WAIT_BYTES
 
     @property
     def is_finished(self) -> bool:
@@ -168,6 +184,26 @@ class Session:
         self.output_bytes = 0
         return output
 
+    def pass_descriptors(self, descriptors: tuple[int, ...]) -> None:
+        """Have copies of descriptors go with the answer that comes next. Raises OSError.
+
+        Only when those before are sent: a client that takes none must not use up what there is.
+        """
+        assert not self.passing, "one answer's descriptors at a time"
+        self.passing_at = self.output_bytes
+        try:
+            for descriptor in descriptors:
+                self.passing.append(os.dup(descriptor))
+        except OSError:
+            self.close_passing()
+            raise
+
+    def close_passing(self) -> None:
+        """Close the copies: they are sent, or nobody gets them."""
+        passing, self.passing = self.passing, []
+        for descriptor in passing:
+            os.close(descriptor)
+
     def abandon(self) -> None:
         """Give up what belongs to the connection: its bulk, and its memory.
 
@@ -175,6 +211,9 @@ class Session:
         a closed connection had received or was owed stayed until the garbage collector came.
         """
         self._on_answer = _tell_nobody
+        self._context.sharing.detach(self)
+        self._context.writer.leases.forget(self, time.monotonic_ns())
+        self.close_passing()
         self._steps = None
         if self.bulk is not None:
             self._context.discard_bulk(self)
@@ -204,7 +243,7 @@ class Session:
                 return False
             self._refuse_message(message)
             return True
-        if self._is_shutting_down:
+        if self._is_blocked:
             return False
         request_id = message.id if isinstance(message, Request) else None
         write = WRITES.get(message.method)
@@ -256,11 +295,33 @@ class Session:
             raise RequestError(BAD_REQUEST, f"{message.method!r} is no notification")
         read = READS.get(message.method)
         if read is None:
-            raise RequestError(UNKNOWN_METHOD, f"there is no method {message.method!r}")
+            self._read_or_wait(message, request_id)
+            return
         found = self._steps or read(self._context, self, message.params)
         parts = found if isinstance(found, list) else self._go_on(found)
         if parts is None:
             return
+        self._answer(request_id, parts)
+
+    def _read_or_wait(self, message: Request | Notification, request_id: int) -> None:
+        wait = WAITS.get(message.method)
+        if wait is None:
+            raise RequestError(UNKNOWN_METHOD, f"there is no method {message.method!r}")
+
+        def done(parts: list[bytes | memoryview]) -> None:
+            self._pending_writes -= 1
+            self._is_blocked = False
+            self._answer(request_id, parts)
+            self._on_answer()
+
+        parts = wait(self._context, self, message.params, done)
+        if parts is None:
+            self._pending_writes += 1
+            self._is_blocked = True
+        else:
+            self._answer(request_id, parts)
+
+    def _answer(self, request_id: int, parts: list[bytes | memoryview]) -> None:
         head = messages.answer_head(request_id)
         size = len(head) + sum(map(len, parts))
         self.output.append(size.to_bytes(4, "big") + head)
@@ -288,7 +349,7 @@ class Session:
                 return
         self._pending_writes += 1
         # Nothing passes a shutdown: its answer comes when everything else is over.
-        self._is_shutting_down = write is WRITES["shutdown"]
+        self._is_blocked = write is WRITES["shutdown"]
 
     def _refuse(
         self, message: Request | Notification, error: RequestError, request_id: int | None

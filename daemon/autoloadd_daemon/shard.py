@@ -18,12 +18,13 @@ from autoloadd_protocol.image import MAX_INDEX_BYTES
 from .storage.images import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from autoloadd_protocol.image import Image
+    from autoloadd_protocol.page import Page
     from autoloadd_protocol.producer import Producer
     from autoloadd_protocol.record import Record
 
+    from .storage.images import SealedImage
     from .storage.recovery import Recovered
 
 _BUILD_BYTES = 1024 * 1024
@@ -35,7 +36,7 @@ class Frozen:
     """What a shard held at one moment. Images and records never change."""
 
     changes: Mapping[bytes, Record | None]
-    image: Image | None
+    image: SealedImage | None
 
     def look_up(self, name: bytes) -> Record | None:
         """Return what was stored under a name."""
@@ -71,7 +72,10 @@ class Shard:
         self.epoch = epoch
         self.generation = 0
         self.built_at_ns = built_at_ns
-        self.image: Image | None = None
+        self.image: SealedImage | None = None
+        self.page: Page | None = None
+        """What clients that map the image are told, once somebody does."""
+        self.is_image_wanted = False
         self.entries = 0
         self.blob_bytes = 0
         self.hits = 0
@@ -83,6 +87,7 @@ class Shard:
         self._building: dict[bytes, Record | None] = {}
         self._change_bytes = 0
         self._building_bytes = 0
+        self._announce: Callable[[Page], None] | None = None
 
     def take_over(self, recovered: Recovered) -> None:
         """Go on where recovery found the shard."""
@@ -109,7 +114,7 @@ class Shard:
         return Frozen({**self._building, **self._changes}, self.visible_image)
 
     @property
-    def visible_image(self) -> Image | None:
+    def visible_image(self) -> SealedImage | None:
         """The image, unless a clear or a replace hides it."""
         if self.image is None or self.image.header.generation < self._floor:
             return None
@@ -164,21 +169,26 @@ class Shard:
 
     # Changing: for the writer only
 
-    def put(self, records: Iterable[tuple[bytes, Record]]) -> None:
+    # The page first, always: nobody may see a change while the page vouches for what was before.
+    # The writer has announced changes on it already, unless the page is newer than that.
+
+    def put(self, records: Iterable[tuple[bytes, Record]], generation: int) -> None:
         """Store entries."""
         for name, record in records:
-            self._set(name, record)
+            self._set(name, record, generation)
 
-    def delete(self, names: Sequence[bytes]) -> int:
+    def delete(self, names: Sequence[bytes], generation: int) -> int:
         """Remove entries; return how many there were."""
         before = self.entries
         for name in names:
             if self.look_up(name) is not None:
-                self._set(name, None)
+                self._set(name, None, generation)
         return before - self.entries
 
     def clear(self, generation: int) -> int:
         """Remove all entries; return how many there were."""
+        if self.page is not None:
+            self.page.touch_all(generation)
         count = self.entries
         self._floor = generation
         self._changes, self._building = {}, {}
@@ -186,7 +196,31 @@ class Shard:
         self.entries = self.blob_bytes = 0
         return count
 
-    def _set(self, name: bytes, record: Record | None) -> None:
+    def begin_changes(self, announce: Callable[[Page], None]) -> None:
+        """Have `announce` tell the page of changes that go to the journal now.
+
+        A page that is made before they are ended is told too: after a crash in between, a successor
+        may serve them.
+        """
+        self._announce = announce
+        if self.page is not None:
+            announce(self.page)
+
+    def end_changes(self) -> None:
+        """Note that the changes begun are made, or refused."""
+        self._announce = None
+
+    def show_on(self, page: Page) -> None:
+        """Keep a page up to date from now on."""
+        for name in self._all_changes():
+            page.touch(name, self.generation)
+        if self._announce is not None:
+            self._announce(page)
+        self.page = page
+
+    def _set(self, name: bytes, record: Record | None, generation: int) -> None:
+        if self.page is not None:
+            self.page.touch(name, generation)
         old = self.look_up(name)
         if old is not None:
             self.entries -= 1
@@ -209,7 +243,7 @@ class Shard:
         It is the size of the changes in relation to max(1 MiB, 1/8 of the image).
         """
         image_bytes = self.image_bytes
-        if image_bytes and self.visible_image is None:
+        if self.visible_image is None and (image_bytes or self.is_image_wanted):
             return math.inf
         due_at = max(_BUILD_BYTES, image_bytes // _BUILD_FRACTION)
         return max(self._change_bytes, journal_bytes) / due_at
@@ -229,9 +263,15 @@ class Shard:
             keep_bytes,
         )
 
-    def finish_build(self, image: Image, evicted: int) -> None:
+    def finish_build(self, image: SealedImage, evicted: int) -> None:
         """Take a built image; one that a clear overtook stays hidden by it."""
+        if self.page is not None:
+            if evicted:
+                # Who has an older image would still find what is gone.
+                self.page.touch_all(image.header.generation)
+            self.page.offer_image(image.header.generation)
         self.image = image
+        self.is_image_wanted = False
         self._building = {}
         self._building_bytes = 0
         self.evicted += evicted

@@ -1,8 +1,9 @@
 """The writer: everything that changes a shard goes through here, in one order.
 
-It takes what is waiting as one batch: journal append; sync, if someone in the batch asked for it;
-changes; answers. Nobody can see a change before it is in the journal. While a sync is under way the
-next batch gathers: under load one sync serves many writes.
+It takes what is waiting as one batch: a note on the page that clients map; journal append; sync, if
+someone in the batch asked for it; changes; answers. Nobody can see a change before it is in the
+journal, nor out of it, after a crash, while a page vouches for what was before. While a sync is
+under way the next batch gathers: under load one sync serves many writes.
 
 It is a state machine that the loop drives (`turn`), not a task of its own: a write without a sync
 is appended, applied and answered in the turn in which it came, two task switches (20 us)
@@ -23,10 +24,13 @@ from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_D
 from .catalog import SHARD_BYTES
 from .descriptors import journals_allowed
 from .errors import DescriptorsError, StorageError
+from .leases import Leases
 from .writes import Flush
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from autoloadd_protocol.page import Page
 
     from .builder import Builder
     from .catalog import Catalog
@@ -75,6 +79,10 @@ class _Group:
         new = 0 if self.end_before else SHARD_BYTES
         return new + self.files.end - self.end_before
 
+    def announce(self, page: Page) -> None:
+        for write, generation in self.writes:
+            write.announce(page, generation)
+
     @property
     def wants_sync(self) -> bool:
         return any(write.sync == "fsync" for write, _ in self.writes)
@@ -87,6 +95,8 @@ class Writer:
         self, catalog: Catalog, builder: Builder, sync_thread: SyncThread, metrics: Metrics
     ) -> None:
         self.on_progress: Callable[[], None] = lambda: None
+        self.leases = Leases()
+        """Whatever is stored ends the lease on its name."""
         self._catalog = catalog
         self._builder = builder
         self._sync_thread = sync_thread
@@ -95,6 +105,8 @@ class Writer:
         self._waiting_bytes = 0
         self._busy = False
         self._closed = False
+        self.not_before_ns = 0
+        """Nothing is carried out before (CLOCK_MONOTONIC), no drop either."""
         self._journals_allowed = journals_allowed()
         self._closing_journals = 0
 
@@ -141,6 +153,8 @@ class Writer:
         return is_short and self._closing_journals > 0
 
     def _carry_out(self) -> None:
+        if self.not_before_ns and time.monotonic_ns() < self.not_before_ns:
+            return
         while self._waiting and not self._busy:
             first = self._waiting[0]
             if isinstance(first, Drop):
@@ -255,6 +269,7 @@ class Writer:
             return True
         try:
             self._catalog.check_in_place()
+            group.shard.begin_changes(group.announce)
             files.append(
                 frames,
                 last_generation=group.shard.generation,
@@ -315,6 +330,7 @@ class Writer:
         With a `failure` of any shard's sync no flush has done what it is for.
         """
         for group in groups:
+            group.shard.end_changes()
             before = group.shard.stored_bytes
             for write, generation in group.writes:
                 write.outcome = write.apply(group.shard, generation)
@@ -323,10 +339,18 @@ class Writer:
             self._builder.look_at(group.shard, grown + group.appended_bytes)
             if any(write.changes for write, _ in group.writes):
                 self._note_success()
+        if self.leases.held:
+            self._end_leases(groups)
         for write in batch:
             if failure is not None and isinstance(write, Flush):
                 self._refuse(write, failure)
             write.done(write.outcome)
+
+    def _end_leases(self, groups: list[_Group]) -> None:
+        now = time.monotonic_ns()
+        for group in groups:
+            for write, _ in group.writes:
+                self.leases.note_stored(group.shard.id, write.stored_names, now)
 
     def _drop(self, drop: Drop) -> None:
         if self._catalog.find(drop.shard_id) is None:
@@ -346,6 +370,7 @@ class Writer:
         self._sync_thread.submit(lambda: self._catalog.remove_files(drop.shard_id), dropped)
 
     def _refuse_group(self, group: _Group, error: StorageError) -> None:
+        group.shard.end_changes()
         for write, _ in group.writes:
             self._refuse(write, error)
         if not self._builder.is_building(group.shard.id):

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, ClassVar
 from .storage import records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from autoloadd_protocol.errors import RequestError
+    from autoloadd_protocol.page import Page
     from autoloadd_protocol.producer import Producer
     from autoloadd_protocol.record import Record
 
@@ -47,6 +48,10 @@ class Write(ABC):
         """Do what must be done before the frames. Raises StorageError: only this is refused."""
         return
 
+    def announce(self, page: Page, generation: int) -> None:
+        """Note on the shard's page what the frames will change."""
+        return
+
     @abstractmethod
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return the frame that the journal gets, in parts."""
@@ -54,6 +59,11 @@ class Write(ABC):
     @abstractmethod
     def apply(self, shard: Shard, generation: int) -> object:
         """Make the change; return the result for the client."""
+
+    @property
+    def stored_names(self) -> Collection[bytes]:
+        """The names that it stores entries under."""
+        return ()
 
     def give_up(self) -> None:
         """Undo `prepare` of a write that is refused. Raises OSError."""
@@ -76,9 +86,18 @@ class Put(Write):
 
     entries: Sequence[tuple[bytes, Record]]
 
+    def announce(self, page: Page, generation: int) -> None:
+        """Note the names."""
+        page.touch_each([name for name, _ in self.entries], generation)
+
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return the records behind one frame's head."""
         return records.encode_put(generation, synced, [record for _, record in self.entries])
+
+    @property
+    def stored_names(self) -> Collection[bytes]:
+        """The entries' names."""
+        return [name for name, _ in self.entries]
 
     @property
     def stored_bytes(self) -> int:
@@ -87,7 +106,7 @@ class Put(Write):
 
     def apply(self, shard: Shard, generation: int) -> object:
         """Store the entries; the result is the generation."""
-        shard.put(self.entries)
+        shard.put(self.entries, generation)
         return generation
 
 
@@ -104,13 +123,17 @@ class Delete(Write):
         """The names' bytes, and what Python takes for each."""
         return sum(map(len, self.names)) + _NAME_OVERHEAD_BYTES * len(self.names)
 
+    def announce(self, page: Page, generation: int) -> None:
+        """Note the names."""
+        page.touch_each(self.names, generation)
+
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return a frame with the names."""
         return records.encode_delete(generation, synced, self.names)
 
     def apply(self, shard: Shard, generation: int) -> object:
         """Remove the entries; the result is how many there were."""
-        return shard.delete(self.names)
+        return shard.delete(self.names, generation)
 
 
 @dataclass(eq=False)
@@ -118,6 +141,10 @@ class Clear(Write):
     """Remove everything."""
 
     needs_shard: ClassVar[bool] = True
+
+    def announce(self, page: Page, generation: int) -> None:
+        """Note a change of everything."""
+        page.touch_all(generation)
 
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return a frame without a payload."""
@@ -140,6 +167,13 @@ class CommitBulk(Write):
         """Give the staged file its lasting name."""
         self._described, self._committed = self.staged.commit()
 
+    def announce(self, page: Page, generation: int) -> None:
+        """Note the names; of a replace, everything."""
+        if self.staged.mode == "replace":
+            page.touch_all(generation)
+        else:
+            page.touch_each(self.staged.records.keys(), generation)
+
     def frames(self, generation: int, synced: int) -> list[bytes | memoryview]:
         """Return a frame that names the file."""
         assert self._described is not None
@@ -150,12 +184,17 @@ class CommitBulk(Write):
         if self.staged.mode == "replace":
             shard.clear(generation)
             shard.built_at_ns = self.staged.built_at_ns or shard.built_at_ns
-        shard.put(self.staged.records.items())
+        shard.put(self.staged.records.items(), generation)
         return generation
 
     def give_up(self) -> None:
         """Remove the file, under whichever name: no frame counts that names it."""
         self.staged.discard()
+
+    @property
+    def stored_names(self) -> Collection[bytes]:
+        """The names of what was staged."""
+        return self.staged.records.keys()
 
     @property
     def bulk(self) -> CommittedBulk | None:

@@ -4,6 +4,7 @@ ProtocolError
 ├── FrameError               the byte stream cannot be followed any further: close the connection
 ├── RequestError             one request is refused; the connection stays usable
 ├── ImageError               these bytes are no usable image: serve nothing from them
+├── PageError                these words are no usable page: ask over the socket
 └── RendezvousError          no usable path for a socket: tell the user which and why
 """
 
@@ -51,6 +52,10 @@ class RequestError(ProtocolError):
 
 class ImageError(ProtocolError):
     """A buffer is not an image of this format, or its checksums do not match."""
+
+
+class PageError(ProtocolError):
+    """What was mapped is not a page of this format, or not of this shard's present life."""
 
 
 class RendezvousError(ProtocolError):

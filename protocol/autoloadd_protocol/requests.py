@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from .decoding import bin_span, decode_int
 from .encoding import (
+    FALSE,
     NIL,
+    TRUE,
     array_header,
     bin_header,
     encode_optional_bin,
@@ -33,6 +35,9 @@ LAST_ID = 0xFFFFFFFF
 
 RESULT_AT = LENGTH_BYTES + 8
 """Where the result of a successful answer begins in its frame."""
+
+FILL = encode_str(b"fill")
+"""The answer to `lease` that gives it."""
 
 _ID = slice(LENGTH_BYTES + 2, LENGTH_BYTES + 7)
 
@@ -97,6 +102,29 @@ def get_request(
     )
 
 
+def lease_request(
+    request_id: int,
+    name: bytes,
+    *,
+    binary_mtime_ns: int | None = None,
+    fingerprint: bytes | None = None,
+    wait_ms: int = 0,
+    hold_ms: int | None = None,
+    stale_ok: bool = False,
+) -> bytes:
+    """Return the frame that asks for one entry, or for the task of making it."""
+    return request_frame(
+        request_id,
+        b"lease",
+        encode_str(name),
+        encode_optional_int(binary_mtime_ns),
+        encode_optional_bin(fingerprint),
+        encode_uint(wait_ms),
+        encode_optional_int(hold_ms),
+        TRUE if stale_ok else FALSE,
+    )
+
+
 def put_request(
     request_id: int | None,
     name: bytes,
@@ -129,6 +157,14 @@ def is_success(answer: bytes, request: bytes) -> bool:
     Anything else is a refusal (`messages.decode_answer` reads it), or is not ours: close.
     """
     return answer.startswith(answer_id(request) + NIL, LENGTH_BYTES)
+
+
+def is_fill(answer: bytes) -> bool:
+    """Tell whether a successful answer to `lease` says that the asker makes the entry.
+
+    Otherwise it is what a `get` is answered with: `parse_get_answer`.
+    """
+    return answer[RESULT_AT:] == FILL
 
 
 def parse_get_answer(answer: bytes, name: bytes) -> tuple[int, int] | None:

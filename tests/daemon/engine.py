@@ -10,6 +10,8 @@ from autoloadd_daemon.catalog import Catalog
 from autoloadd_daemon.methods.context import Context
 from autoloadd_daemon.metrics import Metrics
 from autoloadd_daemon.session import Session
+from autoloadd_daemon.sharing import Sharing
+from autoloadd_daemon.storage.images import build_image
 from autoloadd_daemon.storage.syncing import SyncThread
 from autoloadd_daemon.writer import Writer
 from autoloadd_protocol.framing import LENGTH_BYTES
@@ -25,6 +27,8 @@ from .harness import PRODUCER, QuickFiles
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from autoloadd_daemon.shard import Shard
 
 SECONDS = 20.0
 
@@ -50,6 +54,8 @@ class Engine:
         self.sync_thread = SyncThread(deliver or self._callbacks.put)
         self.builder = Builder(self.catalog, self.files, self.sync_thread, self.metrics)
         self.writer = Writer(self.catalog, self.builder, self.sync_thread, self.metrics)
+        self.sharing = Sharing(self.files, [str(cache_dir)])
+        self.catalog.on_forget = self.sharing.drop
         self.stops: list[Callable[[object], None]] = []
         self.context = Context(
             self.catalog,
@@ -59,6 +65,8 @@ class Engine:
             socket_path="/none",
             stop=self.stops.append,
             connections=lambda: 1,
+            sharing=self.sharing,
+            want_image=self.builder.want_image,
         )
 
     def __enter__(self) -> Self:
@@ -72,6 +80,13 @@ class Engine:
     def run_callback(self) -> None:
         """Wait for the end of one job of the sync thread, as the loop would."""
         self._callbacks.get(timeout=SECONDS)()
+
+    def build(self, shard: Shard) -> None:
+        """Build an image of a shard, here and now."""
+        files = self.catalog.files_of(shard)
+        covered = files.rotate()
+        shard.finish_build(*build_image(self.files, files.directory, shard.begin_build(None)))
+        files.forget(covered)
 
     def settle(self) -> None:
         """Carry out everything that was submitted."""
@@ -121,6 +136,7 @@ class Talk:
 
     def answers(self) -> list[Answer]:
         """Return the answers that are in the output."""
+        self.session.close_passing()
         self._received += b"".join(self.session.take_output())
         answers = []
         while len(self._received) >= LENGTH_BYTES:

@@ -7,6 +7,7 @@ notices survives, and is a gap in the tests.
 from __future__ import annotations
 
 from .mutation import Change, Mutation
+from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
 WRITER = "tests/daemon/test_writer.py"
@@ -28,6 +29,7 @@ _PROTOCOL = "protocol/autoloadd_protocol"
 
 MUTATIONS: tuple[Mutation, ...] = (
     *STORAGE_MUTATIONS,
+    *SHARED_READS_MUTATIONS,
     # One daemon, one user
     Mutation(
         "directory not locked",
@@ -59,7 +61,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "client talks to any user's server",
-        f"{_CLIENT}/connection.py",
+        f"{_CLIENT}/reaching.py",
         "    if uid != os.geteuid():\n",
         "    if False:\n",
         (CONNECTION, "tests/client/test_unreachable.py", ACCESS),
@@ -97,8 +99,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "connection goes on after a deadline",
         f"{_CLIENT}/connection.py",
-        "            self._drop()\n            raise\n        return answer\n",
-        "            raise\n        return answer\n",
+        "            self._drop()\n            raise\n        # One connection",
+        "            raise\n        # One connection",
         (CONNECTION,),
     ),
     Mutation(

@@ -188,8 +188,8 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "writes during a build lost",
         f"{_DAEMON}/shard.py",
-        "        self.image = image\n        self._building = {}\n",
-        "        self.image = image\n        self._building = {}\n        self._changes = {}\n",
+        "        self.is_image_wanted = False\n        self._building = {}\n",
+        "        self.is_image_wanted = False\n        self._building = self._changes = {}\n",
         (SHARD, CRASHES),
     ),
     Mutation(

@@ -185,6 +185,21 @@ def _bad_params() -> list[Case]:
         ("get", ["f", None, "fingerprint"]),
         ("get", ["f", None, b""]),
         ("get", ["f", None, None, None]),
+        ("lease", []),
+        ("lease", [b"f"]),
+        ("lease", ["f", "now"]),
+        ("lease", ["f", None, "fingerprint"]),
+        ("lease", ["f", None, None, -1]),
+        ("lease", ["f", None, None, 10_001]),
+        ("lease", ["f", None, None, True]),
+        ("lease", ["f", None, None, 0, 0]),
+        ("lease", ["f", None, None, 0, 120_001]),
+        ("lease", ["f", None, None, 0, "1"]),
+        ("lease", ["f", None, None, 0, 1, 1]),
+        ("lease", ["f", None, None, 0, 1, True, None]),
+        ("unlease", []),
+        ("unlease", [7]),
+        ("unlease", ["f", None]),
         ("get_many", ["f"]),
         ("get_many", [[7]]),
         ("get_many", [["f", ["f", None, None, None]]]),
@@ -227,13 +242,13 @@ def _bad_params() -> list[Case]:
 
 
 def _others() -> list[Case]:
-    # Without a bulk every token is unknown, whoever asks; attach and watch are reserved.
-    others = ("bulk_add", "bulk_commit", "bulk_abort", "attach", "watch")
+    # Without a bulk every token is unknown, whoever asks; watch is reserved.
+    others = ("bulk_add", "bulk_commit", "bulk_abort", "watch")
     data = [method for method in list(METHODS)[6:] if method not in others]
     return [
         *(
             _case(f"the method {method!r}", "unknown_method", request(method))
-            for method in ("", "nothing", "PING", "get ", "attach", "watch")
+            for method in ("", "nothing", "PING", "get ", "watch")
         ),
         *(
             _case(
@@ -259,6 +274,7 @@ def _too_large() -> list[Case]:
     return [
         _large("a name of 1,025 bytes", name, request("get", long)),
         _large("a name of 1,025 bytes in 513 characters", name, request("get", "é" * 512 + "e")),
+        _large("a name to lease", name, request("lease", long)),
         _large("a name to put", name, request("put", long, b"")),
         _large("a name to delete", name, request("delete", [long])),
         _large("a name among entries", name, request("put_many", {long: [b""]})),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autoloadd_daemon.metrics import Metrics
     from autoloadd_daemon.session import Session
     from autoloadd_daemon.shard import Shard
+    from autoloadd_daemon.sharing import Sharing
     from autoloadd_daemon.storage.bulks import StagedBulk
     from autoloadd_daemon.writer import Writer
     from autoloadd_protocol.producer import Producer
@@ -47,6 +48,8 @@ class Context:
     socket_path: str
     stop: Callable[[Callable[[object], None]], None]
     connections: Callable[[], int]
+    sharing: Sharing
+    want_image: Callable[[Shard], None]
     room: Room = field(default_factory=Room)
     now_ns: int = 0
     next_token: int = 1

@@ -36,12 +36,15 @@ _LIMITS = {
     "nesting": limits.NESTING,
     "connections": limits.CONNECTIONS,
     "bulks": limits.BULKS,
+    "leases": limits.LEASES,
+    "leases_per_connection": limits.LEASES_PER_CONNECTION,
 }
 
 
 def hello(context: Context, session: Session, params: Params) -> Parts:
     """Agree on a protocol and set the connection's producer; one that fails leaves none."""
     session.producer = session.shard_id = None
+    context.sharing.detach(session)
     protocol, producer, client = read_params(params, 1, 2)
     # What nobody reads of the client's map is checked here or nowhere.
     refuse_unusual(params)
@@ -57,7 +60,7 @@ def hello(context: Context, session: Session, params: Params) -> Parts:
         "server_version": __version__,
         "pid": os.getpid(),
         "instance": context.instance,
-        "features": ["bulk"],
+        "features": ["bulk", "lease", *context.sharing.features],
         "limits": _LIMITS,
         "shard": session.shard_id,
         "epoch": 0 if shard is None else shard.epoch,
@@ -91,7 +94,7 @@ def ping(_context: Context, _session: Session, params: Params) -> Parts:
 def status(context: Context, _session: Session, params: Params) -> Parts:
     """Describe the daemon."""
     read_params(params, 0)
-    metrics = context.metrics
+    metrics, leases = context.metrics, context.writer.leases
     health = metrics.health.as_map()
     health["set_aside"] = [
         {"file": file, "reason": reason} for file, reason in list(metrics.set_aside)
@@ -107,8 +110,14 @@ def status(context: Context, _session: Session, params: Params) -> Parts:
         "memory_bytes": _resident_bytes(),
         "shard_bytes": context.catalog.stored_bytes,
         "max_bytes": context.catalog.max_bytes,
-        "pinned_images": 0,
+        "pinned_images": context.sharing.pinned_images,
         "shards": len(context.catalog),
+        "leases": {
+            "held": leases.held,
+            "waiting": leases.waiting,
+            "given": leases.given,
+            "expired": leases.expired,
+        },
         "counters": dict(metrics.counters),
         "refused_notifications": metrics.counters["refused_notifications"],
         "storage": health,

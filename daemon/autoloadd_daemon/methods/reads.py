@@ -220,6 +220,11 @@ def _buffer_of(record: Record) -> bytes | memoryview:
     return record.buffer if small else memoryview(record.buffer)
 
 
+def parts_of(record: Record) -> Parts:
+    """Return an entry as `get` answers it."""
+    return [_buffer_of(record)[record.start : record.end]]
+
+
 def _as_pair(record: Record) -> Parts:
     """Return `name: [blob, fingerprint, binary_mtime_ns, cached_at_ns]` from its own bytes."""
     name_end = name_span(record)[1]

@@ -37,6 +37,43 @@ _PARTS_PER_CHUNK = 256
 _COPY_BYTES = 4 * 1024 * 1024
 
 
+class SealedImage(Image):
+    """An image in memory that nobody can change. `inode`: (device, inode) of its memfd, if any."""
+
+    def __init__(self, buffer: memoryview, inode: tuple[int, int] | None) -> None:
+        super().__init__(buffer)
+        self._inode = inode
+        self._descriptor: int | None = None
+
+    @property
+    def descriptor(self) -> int | None:
+        """The memfd's descriptor, open as long as the image; None: there is none to be had.
+
+        It is the one that the map holds, looked for when it is first asked for. One more for each
+        image would be too many: with hundreds of shards the daemon could not start where
+        descriptors are few.
+        """
+        if self._descriptor is None and self._inode is not None:
+            self._descriptor = _find_descriptor(self._inode)
+        return self._descriptor
+
+
+def _find_descriptor(inode: tuple[int, int]) -> int | None:
+    """Return a descriptor of this process by its file. Takes 1 ms where 500 are open."""
+    with suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            # Other threads close theirs meanwhile.
+            with suppress(OSError):
+                if _inode_of(int(name)) == inode:
+                    return int(name)
+    return None
+
+
+def _inode_of(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
 class Memory:
     """Bytes written once, then sealed and only read: a memfd, plain memory where there is none."""
 
@@ -62,17 +99,18 @@ class Memory:
         else:
             os.pwrite(self._descriptor, data, offset)
 
-    def seal(self) -> Image:
+    def seal(self) -> SealedImage:
         """Return what was written as an image that nobody can change or cut. Raises ImageError."""
         if self._descriptor is None:
-            return Image(memoryview(self._plain).toreadonly())
+            return SealedImage(memoryview(self._plain).toreadonly(), None)
         descriptor, self._descriptor = self._descriptor, None
         try:
             seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
             if not self.size:
                 raise ImageError("0 bytes are less than a header")
-            return Image(memoryview(mmap.mmap(descriptor, self.size, prot=mmap.PROT_READ)))
+            mapped = mmap.mmap(descriptor, self.size, prot=mmap.PROT_READ)
+            return SealedImage(memoryview(mapped), _inode_of(descriptor))
         finally:
             os.close(descriptor)
 
@@ -89,7 +127,7 @@ def _create_memfd() -> int | None:
     return os.memfd_create("autoloadd-image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
-def load_image(path: str) -> Image | None:
+def load_image(path: str) -> SealedImage | None:
     """Return a checked copy of an image file, or None where there is no file.
 
     Raises DamageError when the file is not a good image, OSError when it cannot be read: that is
@@ -108,7 +146,7 @@ def load_image(path: str) -> Image | None:
         raise DamageError(f"{path}: {exc.strerror}") from exc
 
 
-def _copy(file: FileIO) -> Image:
+def _copy(file: FileIO) -> SealedImage:
     memory = Memory()
     try:
         while chunk := file.read(_COPY_BYTES):
@@ -155,7 +193,7 @@ class _Layout:
         self.blob_bytes += record.blob_bytes
 
 
-def build_image(files: Files, directory: str, snapshot: Snapshot) -> tuple[Image, int]:
+def build_image(files: Files, directory: str, snapshot: Snapshot) -> tuple[SealedImage, int]:
     """Build an image in memory and on disk; return it and how many entries were evicted.
 
     On disk it is written beside, synced, renamed over, and the directory synced: at any crash the

@@ -25,11 +25,11 @@ from .set_aside import SetAside, clear_away, set_aside_copy, set_aside_file
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from autoloadd_protocol.image import Image
     from autoloadd_protocol.producer import Producer
     from autoloadd_protocol.record import Record
 
     from .files import Files
+    from .images import SealedImage
     from .records import BulkFile, Frame
     from .scanning import JournalScan, JournalScans
 
@@ -46,7 +46,7 @@ class Recovered:
     epoch: int
     generation: int
     built_at_ns: int
-    image: Image | None
+    image: SealedImage | None
     floor: int = 0
     changes: dict[bytes, Record | None] = field(default_factory=dict)
     journals: list[Journal] = field(default_factory=list)
@@ -129,7 +129,7 @@ def recover_shard(files: Files, directory: str) -> Recovered | list[SetAside]:
     return shard
 
 
-def _load_image(directory: str) -> tuple[Image | None, str | None]:
+def _load_image(directory: str) -> tuple[SealedImage | None, str | None]:
     """Return the image and None, or None and what is wrong with the file."""
     try:
         return load_image(f"{directory}/{IMAGE_NAME}"), None
@@ -137,7 +137,9 @@ def _load_image(directory: str) -> tuple[Image | None, str | None]:
         return None, str(exc)
 
 
-def _begin(image: Image | None, scans: list[JournalScan], *, image_is_damaged: bool) -> Recovered:
+def _begin(
+    image: SealedImage | None, scans: list[JournalScan], *, image_is_damaged: bool
+) -> Recovered:
     if image is not None:
         head = image.header
         return Recovered(head.producer, head.epoch, head.generation, head.built_at_ns, image)

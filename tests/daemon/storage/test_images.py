@@ -221,6 +221,7 @@ def test_memory_that_is_given_up_is_closed_once(cache_dir: Path) -> None:
     empty = Memory()
     with pytest.raises(ImageError):
         empty.seal()
+    empty.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
