@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autoloadd_client.errors import CacheError
 from autoloadd_client.shells.errors import ShellError
 
-from . import control, data, publish, shard, verify, warming
+from . import cached, control, data, publish, shard, verify, warming
 from .context import Context
 from .conventions import (
     BROKEN_PIPE,
@@ -31,6 +31,7 @@ _GROUPS = (
     shard.add_commands,
     warming.add_commands,
     publish.add_commands,
+    cached.add_commands,
     control.add_commands,
     verify.add_commands,
 )
