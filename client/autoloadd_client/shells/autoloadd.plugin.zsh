@@ -1,0 +1,984 @@
+# autoloadd for zsh 5.8 and later: what slow tools print, and compiled functions, from the cache.
+#
+#   source /path/to/autoloadd.plugin.zsh          in .zshrc, or as a plugin of a plugin manager
+#   autoloadd-eval [--max-age 1d] [--env NAME]... TOOL ARGS...     for `eval "$(TOOL ARGS)"`
+#   autoloadd-complete [--max-age 1d] [--env NAME]... TOOL...      TOOL's own completion, cached
+#   autoloadd-get, autoloadd-put                                   for other plugins
+#
+# docs/shells.md says what is cached and what is not; docs/protocol.md is the wire. Whatever goes
+# wrong with the cache, the shell does what it would have done without it, and says nothing.
+#
+# The file is read in three ways, which the first two conditions tell apart: for one
+# `autoloadd-eval`; by the user; and by itself, under zsh's own options.
+
+# The alias `autoloadd-eval` reads this file with arguments: only what `source` runs has the scope,
+# the options and the status of a plain `eval` at that place. A function has a scope of its own.
+if [[ ${1-} == ':autoloadd-eval:' ]]; then
+  'builtin' 'shift'
+  '_autoloadd_output' "$@"
+  'builtin' 'set' '--'
+  'builtin' 'eval' "_autoloadd_text=;$_autoloadd_text"
+  'builtin' 'return'
+fi
+
+if [[ -z ${_autoloadd_inner-} ]]; then
+  # The user's aliases must not change what the lines below mean.
+  _autoloadd_aliases=no_aliases
+  [[ -o aliases ]] && _autoloadd_aliases=aliases
+  'builtin' 'setopt' 'no_aliases'
+  _autoloadd_file=${${(%):-%x}:A}
+  _autoloadd_inner=1
+  # Functions that are defined here run under these options, whoever calls them, and leave the
+  # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
+  builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
+    -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global -o no_bg_nice \
+    -o typeset_silent -c 'builtin source "$_autoloadd_file"'
+  unset _autoloadd_inner
+
+  # From here on: what has to run under the caller's own options.
+
+  # For places that no alias reaches. Text that declares something is evaluated by an EXIT trap,
+  # which zsh runs in the caller's scope; it cannot give its status back, so all other text is
+  # evaluated here. Traps do not nest: within one, the scope is the function's.
+  function autoloadd-eval {
+    _autoloadd_output "$@"
+    if [[ " ${zsh_eval_context[*]-} " != *' trap '* ]] && _autoloadd_declares; then
+      # Under POSIX_TRAPS the trap would be the shell's own.
+      builtin emulate -L zsh
+      builtin trap -- 'builtin eval "_autoloadd_text=;$_autoloadd_text"' EXIT
+      builtin return 0
+    fi
+    builtin set --
+    builtin eval "_autoloadd_text=;$_autoloadd_text"
+  }
+
+  # _autoloadd_tab TOOL FUNCTION ARGS...: a completion function, run while TOOL is ours.
+  function _autoloadd_tab {
+    builtin local -a _autoloadd_watched
+    _autoloadd_watch "$@"
+    builtin shift
+    {
+      "$@"
+    } always {
+      _autoloadd_unwatch
+    }
+  }
+
+  function autoloadd-complete {
+    _autoloadd_choose "$@" || builtin return
+    # Its functions get the options that completion functions have.
+    builtin eval "_autoloadd_text=;$_autoloadd_text"
+    _autoloadd_hook
+  }
+
+  function _autoloadd_first_prompt {
+    _autoloadd_wake || builtin return 0
+    builtin eval "_autoloadd_text=;$_autoloadd_text"
+    _autoloadd_hook
+  }
+
+  _autoloadd_begin
+  alias autoloadd-eval="builtin source ${(q)_autoloadd_file} :autoloadd-eval:"
+  'builtin' 'setopt' "$_autoloadd_aliases"
+  unset _autoloadd_aliases
+  return 0
+fi
+
+# ---- bytes
+
+# Append a number as $2 bytes, the highest first, to $packed.
+_autoloadd_bytes() {
+  local -i shift=$(( 8 * ($2 - 1) ))
+  for (( ; shift >= 0; shift -= 8 )); do
+    packed+=${(#):-$(( ($1 >> shift) & 255 ))}
+  done
+}
+
+# Append TYPE VALUE... to $packed as MessagePack, in shortest form. Types: str, bin, int, bool
+# (true or false), array and map (their length; the items follow), nil (no value).
+_autoloadd_pack() {
+  while (( $# )); do
+    case $1 in
+      (nil) packed+=$'\xc0'; shift; continue ;;
+      (bool) [[ $2 == true ]] && packed+=$'\xc3' || packed+=$'\xc2' ;;
+      (str)
+        if (( $#2 < 32 )); then packed+=${(#):-$(( 0xa0 | $#2 ))}
+        elif (( $#2 < 256 )); then packed+=$'\xd9'${(#):-$#2}
+        elif (( $#2 < 65536 )); then packed+=$'\xda'; _autoloadd_bytes $#2 2
+        else packed+=$'\xdb'; _autoloadd_bytes $#2 4
+        fi
+        packed+=$2 ;;
+      (bin)
+        if (( $#2 < 256 )); then packed+=$'\xc4'${(#):-$#2}
+        elif (( $#2 < 65536 )); then packed+=$'\xc5'; _autoloadd_bytes $#2 2
+        else packed+=$'\xc6'; _autoloadd_bytes $#2 4
+        fi
+        packed+=$2 ;;
+      (array) packed+=${(#):-$(( 0x90 | $2 ))} ;;
+      (map) packed+=${(#):-$(( 0x80 | $2 ))} ;;
+      (int) _autoloadd_integer $2 ;;
+    esac
+    shift 2
+  done
+}
+
+_autoloadd_integer() {
+  if (( $1 >= -32 && $1 < 128 )); then packed+=${(#):-$(( $1 & 255 ))}
+  elif (( $1 < 0 )); then
+    if (( $1 >= -128 )); then packed+=$'\xd0'; _autoloadd_bytes $1 1
+    elif (( $1 >= -32768 )); then packed+=$'\xd1'; _autoloadd_bytes $1 2
+    elif (( $1 >= -2147483648 )); then packed+=$'\xd2'; _autoloadd_bytes $1 4
+    else packed+=$'\xd3'; _autoloadd_bytes $1 8
+    fi
+  elif (( $1 < 256 )); then packed+=$'\xcc'; _autoloadd_bytes $1 1
+  elif (( $1 < 65536 )); then packed+=$'\xcd'; _autoloadd_bytes $1 2
+  elif (( $1 < 4294967296 )); then packed+=$'\xce'; _autoloadd_bytes $1 4
+  else packed+=$'\xcf'; _autoloadd_bytes $1 8
+  fi
+}
+
+# Append a request's frame to $frames: the last four bytes of its id, or '' for a notification; the
+# method; its parameters as TYPE VALUE...
+_autoloadd_request() {
+  local id=$1 method=$2 packed=
+  shift 2
+  if [[ -n $id ]]; then
+    packed=$'\x94\x00\xce'$id
+  else
+    packed=$'\x93\x02'
+  fi
+  _autoloadd_pack str $method "$@"
+  local payload=$packed
+  packed=
+  _autoloadd_bytes $#payload 4
+  frames+=$packed$payload
+}
+
+# ---- the daemon
+
+typeset -gA _autoloadd_hellos     # producer -> the frame that says hello for it
+typeset -g _autoloadd_text=       # what the last call found or captured
+typeset -gi _autoloadd_status=0   # how the last tool ended
+typeset -gi _autoloadd_away_until=0
+
+# Set $place to the socket's path, as docs/protocol.md says. Fails where none can be used: its
+# directory has to be ours alone, and zsocket would cut a path of more than 107 bytes.
+_autoloadd_place() {
+  local base
+  local -a private
+  [[ ${(L)AUTOLOADD_CACHE-} != [[:space:]]#(0|false|no)[[:space:]]# ]] || return 1
+  [[ ${(L)ZSHRS_CACHE-} != [[:space:]]#(0|false|no)[[:space:]]# ]] || return 1
+  place=${AUTOLOADD_SOCKET-}
+  if [[ -z $place ]]; then
+    for base in /run/user/$EUID ${XDG_RUNTIME_DIR-}; do
+      [[ $base == /* && -d $base && ! -h $base && -O $base ]] || continue
+      place=$base/autoloadd/socket
+      break
+    done
+  fi
+  if [[ -z $place ]]; then
+    [[ ${XDG_CACHE_HOME-} == /* ]] && base=$XDG_CACHE_HOME || base=${HOME-}/.cache
+    place=$base/autoloadd/run/socket
+  fi
+  [[ $place == /* ]] && (( $#place <= 107 )) || return 1
+  private=( ${place:h}(N/Uf:go-rwx:) )
+  (( $#private ))
+}
+
+# A daemon that did not answer in time is left alone for 30 seconds: by this shell, which keeps the
+# time in a variable; by those that cannot (the subshells of a completion), and once two shells have
+# seen it by new ones too, which find both in a file beside the socket. One alone may have been
+# unlucky on a busy machine.
+_autoloadd_is_away() {
+  local -i now=${(%):-%D{%s}}
+  (( now >= _autoloadd_away_until || now < _autoloadd_away_until - 30 )) || return 0
+  [[ -s ${place:h}/zsh-away ]] || return 1
+  local said
+  local -aU seen
+  { said=$(<${place:h}/zsh-away) } 2>/dev/null
+  for said in ${(f)said}; do
+    [[ $said == <->' '<-> ]] || continue
+    (( now - ${said% *} >= 0 && now - ${said% *} < 30 )) && seen+=( ${said#* } )
+  done
+  (( $#seen > 1 || ${seen[(Ie)$$]} ))
+}
+
+_autoloadd_give_up() {
+  local -i now=${(%):-%D{%s}}
+  local file=${place:h}/zsh-away
+  local -a old=( $file(N.Ums+30) )
+  _autoloadd_away_until=now+30
+  {
+    if (( $#old )) || [[ ! -e $file ]]; then
+      print -r -- $now $$ >| $file
+    else
+      print -r -- $now $$ >> $file
+    fi
+  } 2>/dev/null
+}
+
+# Read exactly $1 bytes into $bytes, within $patience seconds for each part. What has begun is
+# nearly always there whole.
+_autoloadd_read() {
+  local part
+  local -i left=$1
+  bytes=
+  while (( left > 0 )); do
+    sysread -i $fd -s $left -t $patience part || return 1
+    bytes+=$part
+    left=$(( left - $#part ))
+  done
+  patience=0.05
+}
+
+# Set $number to the big-endian value of a string of bytes.
+_autoloadd_number() {
+  local byte
+  number=0
+  for byte in ${(s::)1}; do
+    number=$(( number << 8 | #byte ))
+  done
+}
+
+# Connect, and send hello for the producer NAME/VERSION/WIDTH $1 with $2 behind it, in one write.
+# Sets $fd. The caller closes it.
+_autoloadd_open() {
+  local REPLY frames=${_autoloadd_hellos[$1]-}
+  local -a producer=( ${(s:/:)1} )
+  [[ -S $place ]] || return 1
+  if [[ -z $frames ]]; then
+    _autoloadd_modules || return 1
+    _autoloadd_request $'\0\x01\0\0' hello array 3 array 2 int 1 int 0 \
+      map 3 str name str $producer[1] str version str $producer[2] \
+      str pointer_width int $producer[3] \
+      map 3 str name str autoloadd.plugin.zsh str version str 1 str pid int $$
+    _autoloadd_hellos[$1]=$frames
+  fi
+  zsocket $place 2>/dev/null || return 1
+  fd=$REPLY
+  # For the answer to begin. (An integer: a variable from outside must not be evaluated.)
+  patience=5
+  [[ ${AUTOLOADD_WAIT_MS-} != <1-60000> ]] || patience=$AUTOLOADD_WAIT_MS
+  patience=$(( patience / 1000 ))
+  syswrite -o $fd -- $frames$2 2>/dev/null || return 1
+  _autoloadd_answer $'\0\x01\0\0' ''
+  case $? in
+    (5) return 0 ;;
+    (*) _autoloadd_give_up; return 1 ;;
+  esac
+}
+
+# Only what is used is loaded: zsh/stat would else replace the command stat.
+_autoloadd_modules() {
+  {
+    zmodload -F zsh/net/socket b:zsocket && zmodload -F zsh/stat b:zstat &&
+      zmodload -F zsh/system b:sysread b:syswrite
+  } 2>/dev/null
+}
+
+# Read the answer to the request with the id $1, which asked for the name that is $2 when packed.
+# Sets for an entry $blob, $stored (its fingerprint) and $stamp (cached_at, ns). Returns 0: an
+# entry; 1: nil; 2: nothing that can be used, close; 3: "fill"; 4: refused; 5: any other result.
+_autoloadd_answer() {
+  local bytes
+  local -i number size
+  _autoloadd_read 13 || return 2
+  _autoloadd_number $bytes[1,4]
+  size=$(( number - 9 ))
+  if [[ $bytes[5,11] != $'\x94\x01\xce'$1 ]]; then return 2
+  elif [[ $bytes[12,13] == $'\xc0\xc0' ]]; then (( size == 0 )) && return 1 || return 2
+  elif [[ $bytes[12,13] == $'\xc0\x95' && -n $2 ]]; then _autoloadd_entry $2; return
+  elif [[ $bytes[12] == $'\xc0' ]]; then
+    local first=$bytes[13]
+    _autoloadd_read $size || return 2
+    [[ $first$bytes == $'\xa4fill' ]] && return 3 || return 5
+  fi
+  _autoloadd_read $size && return 4 || return 2
+}
+
+# Read an entry's name, blob, fingerprint and times: the $size bytes after its 95.
+_autoloadd_entry() {
+  # The name, and the blob's header as far as it surely is there.
+  _autoloadd_read $(( $#1 + 2 )) || return 2
+  [[ $bytes[1,-3] == $1 ]] || return 2
+  size=$(( size - $#bytes ))
+  local header=$bytes[-2,-1]
+  if [[ $header[1] == $'\xc5' ]]; then
+    _autoloadd_read 1 || return 2
+  elif [[ $header[1] == $'\xc6' ]]; then
+    _autoloadd_read 3 || return 2
+  else
+    [[ $header[1] == $'\xc4' ]] || return 2
+    bytes=
+  fi
+  _autoloadd_number $header[2]$bytes
+  size=$(( size - $#bytes - number ))
+  (( size >= 3 )) && _autoloadd_read $number || return 2
+  blob=$bytes
+  _autoloadd_read $size || return 2
+  stored=
+  case $bytes[1] in
+    ($'\xc0') bytes=$bytes[2,-1] ;;
+    ($'\xc4') _autoloadd_number $bytes[2]; stored=$bytes[3,2+number] bytes=$bytes[3+number,-1] ;;
+    ($'\xc5') _autoloadd_number $bytes[2,3]; stored=$bytes[4,3+number] bytes=$bytes[4+number,-1] ;;
+    (*) return 2 ;;
+  esac
+  _autoloadd_time && _autoloadd_time && [[ -z $bytes ]] || return 2
+}
+
+# Take an integer off the front of $bytes; leave it in $stamp.
+_autoloadd_time() {
+  local -i number width
+  local head=$bytes[1]
+  case $head in
+    ([$'\x01'-$'\x7f']|$'\0') stamp=$(( #head )) bytes=$bytes[2,-1]; return ;;
+    ([$'\xe0'-$'\xff']) stamp=$(( #head - 256 )) bytes=$bytes[2,-1]; return ;;
+    ($'\xcc'|$'\xd0') width=1 ;;
+    ($'\xcd'|$'\xd1') width=2 ;;
+    ($'\xce'|$'\xd2') width=4 ;;
+    ($'\xcf'|$'\xd3') width=8 ;;
+    (*) return 1 ;;
+  esac
+  (( $#bytes > width )) || return 1
+  _autoloadd_number $bytes[2,1+width]
+  [[ $head == [$'\xd0'-$'\xd2'] ]] && (( number >> (8 * width - 1) )) &&
+    number=$(( number - (1 << 8 * width) ))
+  stamp=$number bytes=$bytes[2+width,-1]
+}
+
+# ---- what a tool prints
+
+# Leave in $_autoloadd_text what "$6..." prints: from the cache, or by running it. $1: how old the
+# answer may be, in seconds; '' for any age. $2, $3: its name and fingerprint. $4: the status of a
+# run that may be kept. $5: how long to wait for another shell that runs it already, in ms.
+# Fails where there is no cache to ask: then nothing was run.
+_autoloadd_fetch() {
+  local max_age=$1 name=$2 fingerprint=$3 place blob stored packed
+  local -i expected=$4 wait_ms=$5 fd=-1 stamp is_clean
+  local -F patience
+  shift 5
+  (( $#name <= 1024 && $#fingerprint <= 1024 )) || return 1
+  _autoloadd_place && ! _autoloadd_is_away || return 1
+  {
+    _autoloadd_status=$expected
+    if _autoloadd_find; then
+      _autoloadd_text=$blob
+      return 0
+    fi
+    (( fd >= 0 )) || return 1
+    _autoloadd_run "$@"
+    if (( is_clean && _autoloadd_status == expected && $#_autoloadd_text <= 4194304 )); then
+      _autoloadd_store
+    fi
+    return 0
+  } always {
+    # Ends the lease too: where nothing was stored, the next shell is asked to run the tool.
+    (( fd < 0 )) || exec {fd}>&-
+  }
+}
+
+# Look for $name in $blob. Where it is not there, $fd is open, and this shell is to run the tool:
+# it was asked to, or another was and did not come to an end; or $fd is -1, and nobody answered.
+_autoloadd_find() {
+  local frames=
+  trap '' PIPE
+  _autoloadd_pack str $name
+  _autoloadd_request $'\0\x01\0\x01' get array 3 str $name nil bin $fingerprint
+  if _autoloadd_open tool-output/1/8 $frames; then
+    _autoloadd_answer $'\0\x01\0\x01' $packed
+    case $? in
+      (0) _autoloadd_is_young && return 0; _autoloadd_lease delete; return ;;
+      (1) _autoloadd_lease; return ;;
+    esac
+  fi
+  _autoloadd_close
+  return 1
+}
+
+_autoloadd_close() {
+  (( fd < 0 )) || exec {fd}>&-
+  fd=-1
+}
+
+_autoloadd_is_young() {
+  local -i now=${(%):-%D{%s}}
+  [[ -z $max_age ]] || (( now - stamp / 1000000000 <= max_age ))
+}
+
+# Ask to be the one that runs the tool, and wait for another that does. With $1, what is there is
+# too old: the server knows fingerprints, but no ages, so it is deleted first.
+_autoloadd_lease() {
+  local frames=
+  [[ -z $1 ]] || _autoloadd_request '' delete array 1 array 1 str $name
+  _autoloadd_request $'\0\x01\0\x02' lease array 4 str $name nil bin $fingerprint int $wait_ms
+  patience=$(( wait_ms / 1000. + 0.05 ))
+  syswrite -o $fd -- $frames 2>/dev/null && _autoloadd_answer $'\0\x01\0\x02' $packed
+  case $? in
+    (0) _autoloadd_is_young && return 0; return 1 ;;
+    (1|3|4) return 1 ;;
+  esac
+  _autoloadd_close
+  return 1
+}
+
+# Store $_autoloadd_text as $name. No answer is waited for: the server runs what it received. What
+# the socket does not take at once is written by a process that nobody waits for.
+_autoloadd_store() {
+  local frames=
+  trap '' PIPE
+  _autoloadd_request '' put array 4 str $name bin $_autoloadd_text nil bin $fingerprint
+  if (( $#frames <= 65536 )); then
+    syswrite -o $fd -- $frames 2>/dev/null
+  else
+    syswrite -o $fd -- $frames </dev/null &>/dev/null &!
+  fi
+}
+
+# Run "$@". Sets $_autoloadd_text to exactly what it printed, $_autoloadd_status, and $is_clean:
+# whether it wrote nothing to stderr, which passes through _autoloadd_forward for that.
+_autoloadd_run() {
+  local mark=$'\0autoloadd:'$$.$RANDOM:
+  # The connection stays with us. (Within $(...) an interactive shell knows no comments.)
+  _autoloadd_text=$(
+    exec {fd}>&-
+    { "$@"; print -rnu2 -- $mark$?';' } 2> >(_autoloadd_forward $mark)
+  )
+  if [[ $_autoloadd_text == (#b)(*)$mark(<->)';'([01]) ]]; then
+    _autoloadd_text=$match[1] _autoloadd_status=$match[2] is_clean=$(( ! match[3] ))
+  else
+    _autoloadd_status=1 is_clean=0
+  fi
+}
+
+# Copy stdin to stderr. When the tool has ended (its mark $1 and status come), say so on stdout with
+# 1 where there was something to copy, else 0; then go on for what the tool has left running.
+_autoloadd_forward() {
+  local part held mark=$1
+  local -a match mbegin mend
+  local -i is_dirty=0
+  trap '' INT
+  while sysread part; do
+    held+=$part
+    if [[ $held == (#b)(*)$mark(<->)';'(*) ]]; then
+      [[ -z $match[1] ]] || { is_dirty=1; print -rnu2 -- $match[1] }
+      print -rn -- $mark$match[2]';'$is_dirty
+      exec >&-
+      held=$match[3] mark=$'\0\0'
+    elif [[ $held == (#b)(*)($'\0'*) ]] && (( $#match[2] < $#mark + 4 )); then
+      # This may be the beginning of the mark.
+      [[ -z $match[1] ]] || { is_dirty=1; print -rnu2 -- $match[1] }
+      held=$match[2]
+      continue
+    fi
+    [[ -z $held ]] || { is_dirty=1; print -rnu2 -- $held; held= }
+  done
+}
+
+# Append the canonical text of the file $1 to $fingerprint; one that is not there has no numbers.
+_autoloadd_file_text() {
+  local -a found
+  local real=${1:P}
+  if zstat -A found -F %s%9. -- $real 2>/dev/null; then
+    fingerprint+=$real$'\0'$found[8]$'\0'$found[2]$'\0'$found[10]$'\0'
+  else
+    fingerprint+=$1$'\0\0\0\0'
+  fi
+}
+
+# Append each of the variables to $fingerprint.
+_autoloadd_variable_texts() {
+  local variable
+  for variable; do
+    if [[ ${(Pt)variable-} == *export* ]]; then
+      fingerprint+=$variable=${(P)variable}$'\0'
+    else
+      fingerprint+=$variable$'\0'
+    fi
+  done
+}
+
+# Set $file to the program that TOOL or `env NAME=VALUE... TOOL` runs. Fails for what is no file, and
+# for the shims of version managers: which program they run depends on more than we can see.
+_autoloadd_find_tool() {
+  local directory
+  local -a matches
+  if [[ $1 == env ]]; then
+    shift
+    while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do shift; done
+  fi
+  (( $# )) || return 1
+  if [[ $1 == */* ]]; then
+    file=$1
+  else
+    for directory in $path; do
+      file=$directory/$1
+      [[ -x $file && -f $file ]] && break
+    done
+  fi
+  [[ -x $file && -f $file && $file != */shims/* ]] && _autoloadd_modules
+}
+
+_autoloadd_usage='usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...
+
+Does what eval "$(TOOL ARGS...)" does, with the output of TOOL from the cache: it runs again when
+its file changed, or what stands here.
+  --max-age AGE   run it again after this time: 90 or 90s, 15m, 12h, 7d
+  --env NAME      run it again when this variable changed, too'
+
+# Read --max-age and --env off the front of $words, into $max_age (seconds) and $variables.
+_autoloadd_options() {
+  while [[ ${words[1]-} == -* ]]; do
+    case $words[1] in
+      (--) shift words; return 0 ;;
+      (--max-age|--env) (( $#words > 1 )) || return 1; words[1]+="=$words[2]"; words[2]=() ;&
+      (--max-age=*|--env=*) ;;
+      (*) return 1 ;;
+    esac
+    case $words[1] in
+      (--max-age=<->) max_age=${words[1]#*=} ;;
+      (--max-age=<->[smhd])
+        local -A seconds=( s 1 m 60 h 3600 d 86400 )
+        max_age=$(( ${${words[1]#*=}%?} * seconds[$words[1][-1]] )) ;;
+      (--env=[[:alpha:]_][[:alnum:]_]#) variables+=( ${words[1]#*=} ) ;;
+      (*) return 1 ;;
+    esac
+    shift words
+  done
+}
+
+# autoloadd-eval without the eval: the text is left in $_autoloadd_text. Always succeeds.
+_autoloadd_output() {
+  local max_age= file= fingerprint=
+  local -a words=( "$@" ) variables
+  trap - ZERR DEBUG
+  if [[ ${1-} == (-h|--help) ]]; then
+    print -r -- $_autoloadd_usage
+    _autoloadd_text=
+    return 0
+  elif ! _autoloadd_options || (( ! $#words )); then
+    print -ru2 -- $_autoloadd_usage
+    _autoloadd_text='(builtin exit 2)'
+    return 0
+  fi
+  if (( ! $+functions[$words[1]] && ! $+builtins[$words[1]] )) &&
+    _autoloadd_find_tool "${words[@]}" && _autoloadd_file_text $file &&
+    _autoloadd_variable_texts "${variables[@]}" &&
+    _autoloadd_fetch "$max_age" eval$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)words} $fingerprint 0 5000 \
+      "${words[@]}"
+  then
+    # As $(...) does.
+    while [[ $_autoloadd_text[-1] == $'\n' ]]; do _autoloadd_text=${_autoloadd_text%$'\n'}; done
+  else
+    _autoloadd_text=$("${words[@]}")
+  fi
+  return 0
+}
+
+# Whether the text may declare variables, or do something else that depends on its scope.
+_autoloadd_declares() {
+  local start='(*[^[:alnum:]_-]|)' end='([^[:alnum:]_-]*|)'
+  local word='(typeset|declare|local|integer|float|readonly|export|private|source|set|shift|return)'
+  [[ $_autoloadd_text == ${~start}(${~word}${~end}|.[[:space:]]*) ]]
+}
+
+# ---- for other plugins
+
+_autoloadd_get_usage='usage: autoloadd-get [--producer P] [--fingerprint F] [--mtime NS] NAME...
+       autoloadd-put [--producer P] [--fingerprint F] [--mtime NS] [--sync HOW] NAME BLOB
+
+Entries of the cache. autoloadd-get sets the array reply to NAME BLOB NAME BLOB ... of those that
+are there and fresh; autoloadd-put waits until the entry is stored.
+  --producer P     NAME/VERSION/WIDTH, whose entries (default: zsh/VERSION/8)
+  --fingerprint F  what tells whether the entry is fresh: compared byte for byte
+  --mtime NS       the time of the binary that made it, in ns: older entries are stale
+  --sync HOW       write (survives kill -9: the default) or fsync (on stable storage)
+Status: 0 all found, or stored; 1 a miss; 2 usage; 3 no daemon; 4 refused'
+
+# Read the options of autoloadd-get and -put off the front of $words.
+_autoloadd_read_options() {
+  while [[ ${words[1]-} == --* ]]; do
+    case $words[1] in
+      (--) shift words; return 0 ;;
+      (--producer)
+        [[ ${words[2]-} == [^/]##/[^/]##/(4|8) ]] || return 1
+        producer=$words[2] ;;
+      (--fingerprint) (( $#words > 1 )) || return 1; fingerprint=( bin $words[2] ) ;;
+      (--mtime) [[ ${words[2]-} == (-|)<-> ]] || return 1; mtime=( int $words[2] ) ;;
+      (--sync) [[ ${words[2]-} == (write|fsync) ]] || return 1; sync=( str $words[2] ) ;;
+      (*) return 1 ;;
+    esac
+    shift 2 words
+  done
+}
+
+autoloadd-get() {
+  local producer=zsh/$ZSH_VERSION/8
+  local -a words=( "$@" ) fingerprint=( nil ) mtime=( nil ) sync
+  local -i all=1
+  trap - ZERR DEBUG
+  reply=()
+  if [[ ${1-} == (-h|--help) ]]; then
+    print -r -- $_autoloadd_get_usage
+    return 0
+  elif ! _autoloadd_read_options || (( ! $#words || $#sync )); then
+    print -ru2 -- $_autoloadd_get_usage
+    return 2
+  fi
+  # What is sent at once has to fit the buffers of the socket together with what comes back.
+  while (( $#words )); do
+    _autoloadd_get_some "${(@)words[1,64]}"
+    case $? in
+      (0) ;;
+      (1) all=0 ;;
+      (*) return $? ;;
+    esac
+    words=( "${(@)words[65,-1]}" )
+  done
+  (( all ))
+}
+
+# Ask for up to 64 names on one connection, all before the first answer is read.
+_autoloadd_get_some() {
+  local name place blob stored packed frames=
+  local -F patience
+  local -i fd=-1 stamp id=0 misses=0
+  _autoloadd_place && ! _autoloadd_is_away || return 3
+  trap '' PIPE
+  for name; do
+    _autoloadd_request $'\0\x01\x01'${(#):-$(( id++ ))} get array 3 str $name $mtime $fingerprint
+  done
+  {
+    _autoloadd_open $producer $frames || return 3
+    id=0
+    for name; do
+      packed=
+      _autoloadd_pack str $name
+      _autoloadd_answer $'\0\x01\x01'${(#):-$(( id++ ))} $packed
+      case $? in
+        (0) reply+=( "$name" "$blob" ) ;;
+        (1) misses=1 ;;
+        (2) return 3 ;;
+        (*) return 4 ;;
+      esac
+    done
+    return $misses
+  } always {
+    _autoloadd_close
+  }
+}
+
+autoloadd-put() {
+  local producer=zsh/$ZSH_VERSION/8 place frames=
+  local -a words=( "$@" ) fingerprint=( nil ) mtime=( nil ) sync=( nil )
+  local -F patience
+  local -i fd=-1
+  trap - ZERR DEBUG
+  if [[ ${1-} == (-h|--help) ]]; then
+    print -r -- $_autoloadd_get_usage
+    return 0
+  elif ! _autoloadd_read_options || (( $#words != 2 )); then
+    print -ru2 -- $_autoloadd_get_usage
+    return 2
+  fi
+  _autoloadd_place && ! _autoloadd_is_away || return 3
+  trap '' PIPE
+  {
+    _autoloadd_open $producer '' || return 3
+    _autoloadd_request $'\0\x01\0\x01' put array 5 str $words[1] bin "$words[2]" $mtime \
+      $fingerprint $sync
+    syswrite -o $fd -- $frames 2>/dev/null || return 3
+    patience=10
+    _autoloadd_answer $'\0\x01\0\x01' ''
+    case $? in
+      (5) return 0 ;;
+      (2) return 3 ;;
+      (*) return 4 ;;
+    esac
+  } always {
+    _autoloadd_close
+  }
+}
+
+# ---- completion
+
+# The tools whose completion asks the tool itself, and whose answer is known to depend on what its
+# name and fingerprint hold: tool -> MAX_AGE:VARIABLE,...
+typeset -gA _autoloadd_tools=(
+  aws :AWS_CONFIG_FILE,AWS_DATA_PATH
+  black ''
+  flask 60:FLASK_APP
+  npm ''
+  pip ''
+  pip3 ''
+  uvicorn ''
+)
+typeset -ga _autoloadd_wanted=()   # those that get a completion where zsh has none
+
+# Let the completion of TOOL ARGS... find functions of ours for the programs that it may ask.
+_autoloadd_watch() {
+  local tool=$1 name
+  local -aU names=( env $tool ${words[1]-} )
+  (( ! ${argv[(Ie)-C]} )) || names+=( ${(Q)argv[argv[(Ie)-C]+1]} )
+  _autoloadd_watched=( $tool )
+  for name in $names; do
+    (( $+functions[$name] )) && continue
+    functions[$name]="_autoloadd_asked ${(q)name} \"\$@\""
+    _autoloadd_watched+=( $name )
+  done
+}
+
+_autoloadd_unwatch() {
+  (( $#_autoloadd_watched < 2 )) || unfunction -- $_autoloadd_watched[2,-1]
+  # A completion may have replaced itself when it was first run.
+  _autoloadd_hook $_autoloadd_watched[1]
+}
+
+# What a completion that is watched runs as $1: answered from the cache, where it asks for what a
+# completion prints and nothing but its key decides that; else run.
+_autoloadd_asked() {
+  local asked=$1 program= file= fingerprint= max_age
+  local -a key files variables=( PYTHONPATH )
+  local -i expected=0
+  shift
+  trap - ZERR DEBUG
+  max_age=${_autoloadd_tools[$_autoloadd_watched[1]]%%:*}
+  variables+=( ${(s:,:)${(M)_autoloadd_tools[$_autoloadd_watched[1]]%:*}#:} )
+  if _autoloadd_understand $asked "$@" && _autoloadd_find_tool $program &&
+    _autoloadd_surroundings && _autoloadd_variable_texts $variables &&
+    _autoloadd_fetch "$max_age" complete$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)key} $fingerprint \
+      $expected 2000 command $asked "$@"
+  then
+    print -rn -- $_autoloadd_text
+    return $_autoloadd_status
+  fi
+  command $asked "$@"
+}
+
+# Set $program and $key where ASKED ARGS... is a question of a completion that may be answered from
+# the cache; $files that it depends on; $expected, the status of a good answer.
+_autoloadd_understand() {
+  case $1 in
+    (env) _autoloadd_understand_click "$@" ;;
+    (aws_completer|*/aws_completer) (( $# == 1 )) && _autoloadd_understand_aws $1 ;;
+    (npm) _autoloadd_understand_npm "$@" ;;
+    (*) (( $# == 1 && ${+PIP_AUTO_COMPLETE} )) && _autoloadd_understand_pip $1 ;;
+  esac
+}
+
+# env COMP_WORDS=... COMP_CWORD=... _FLASK_COMPLETE=zsh_complete flask, and typer's likewise. Files
+# and directories are left to the shell, by a word in the answer.
+_autoloadd_understand_click() {
+  local -i is_question=0
+  key=( "$@" )
+  shift
+  while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do
+    [[ $1 == _*_COMPLETE=(zsh_complete|complete_zsh) ]] && is_question=1
+    shift
+  done
+  (( is_question && $# == 1 )) && [[ ${1:t} == $_autoloadd_watched[1] ]] || return 1
+  program=$1
+  if [[ ${1:t} == flask ]]; then
+    # It loads the application that it finds here.
+    key+=( $PWD )
+    files=( $PWD/{app.py,wsgi.py,.env,.flaskenv} )
+  fi
+}
+
+# Its answer is the same for a line's part before the cursor; for values of options it asks AWS.
+_autoloadd_understand_aws() {
+  local line=${COMP_LINE[1,${COMP_POINT:-0}]}
+  local -a before=( ${=line} )
+  [[ $before[-1] == -*~*=* ]] || (( $#before <= 3 && ! ${before[(I)-*]} )) || return 1
+  program=$1 key=( aws_completer $line )
+  files=( ~/.aws/cli/alias ${AWS_CONFIG_FILE:-~/.aws/config} ~/.aws/models )
+}
+
+# Names of commands and of options. What follows a command may come from package.json, or from afar.
+_autoloadd_understand_npm() {
+  program=npm
+  if [[ $2 == completion ]] && (( $# == 2 && ! ${+COMP_CWORD} )); then
+    key=( npm completion )
+    return
+  fi
+  [[ $2 == completion && $3 == -- && ${COMP_CWORD-} == <1-> ]] || return 1
+  local -a given=( "${@[4,-1]}" )
+  local word=${given[COMP_CWORD+1]-}
+  local -i dashes=${given[(Ie)--]}
+  # Then it takes the words from the line, wherever the command stands in it.
+  [[ ${COMP_LINE-} != *' -'* || -n ${(M)given:#-*} ]] || return 1
+  [[ $word == -* ]] && (( ! dashes || dashes > COMP_CWORD )) || (( COMP_CWORD == 1 )) || return 1
+  key=( npm completion -- "${(@)given[1,COMP_CWORD+1]}" )
+  # Of the line it uses only what is before this point, to find the cursor in the word.
+  (( ! ${COMP_POINT:-0} )) || key+=( ${COMP_LINE[1,COMP_POINT]} )
+}
+
+# After install, show and uninstall come files or what is installed; after an option its value.
+_autoloadd_understand_pip() {
+  local -a given=( ${=COMP_WORDS-} )
+  local word=${given[COMP_CWORD+1]-}
+  [[ ${given[COMP_CWORD]-} != -* ]] || return 1
+  [[ $word == -*~*=* || -z ${(M)given:#(install|show|uninstall)} ]] || return 1
+  program=$1 expected=1 key=( pip "${given[@]}" $COMP_CWORD )
+}
+
+# Set $fingerprint to the texts of the program, of the packages it can load, and of $files.
+_autoloadd_surroundings() {
+  local real=${file:P}
+  _autoloadd_file_text $file
+  for file in ${real:h:h}/lib*/python3*/{site,dist}-packages(N/) ${real:h:h}/package.json(N.) $files
+  do
+    _autoloadd_file_text $file
+  done
+}
+
+_autoloadd_complete_usage='usage: autoloadd-complete [--max-age AGE] [--env NAME]... TOOL...
+
+Serves TAB for TOOL from the cache, where its completion runs TOOL itself (programs made with click
+or typer, npm, pip, aws). Use it for tools whose answer depends only on the tool and on the words of
+the command line. Those that are known to be so need it only where zsh completes nothing for them:
+  aws black flask npm pip pip3 uvicorn
+  --max-age AGE   ask the tool again after this time: 90 or 90s, 15m, 12h, 7d
+  --env NAME      ask the tool again when this variable changed, too'
+
+# autoloadd-complete, up to the text of completions that are still to be loaded.
+_autoloadd_choose() {
+  local max_age= tool
+  local -a words=( "$@" ) variables
+  trap - ZERR DEBUG
+  _autoloadd_text=
+  if [[ ${1-} == (-h|--help) ]]; then
+    print -r -- $_autoloadd_complete_usage
+    return 0
+  elif ! _autoloadd_options || (( ! $#words )); then
+    print -ru2 -- $_autoloadd_complete_usage
+    return 2
+  fi
+  for tool in $words; do
+    if [[ -n $max_age$variables || -z ${_autoloadd_tools[$tool]+known} ]]; then
+      _autoloadd_tools[$tool]=$max_age:${(j:,:)variables}
+    fi
+    _autoloadd_wanted+=( $tool )
+  done
+  (( ! $+_comps )) || _autoloadd_load
+}
+
+# Leave in $_autoloadd_text the completions of the tools that are wanted and have none.
+_autoloadd_load() {
+  local tool text= REPLY
+  local -i missing=0
+  for tool in ${(u)_autoloadd_wanted}; do
+    _autoloadd_completion_of $tool
+    [[ -z $REPLY ]] || continue
+    case $tool in
+      (black|flask|uvicorn) _autoloadd_output env _${(U)tool}_COMPLETE=zsh_source $tool ;;
+      (npm) _autoloadd_output npm completion ;;
+      (pip*) _autoloadd_text="_autoloadd_pip() { compadd \$(COMP_WORDS=\"\$words[*]\" \
+COMP_CWORD=\$((CURRENT-1)) PIP_AUTO_COMPLETE=1 \$words[1] 2>/dev/null) }
+compdef _autoloadd_pip $tool" ;;
+      (aws) _autoloadd_text="(( \$+functions[complete] )) || {
+autoload -Uz bashcompinit; bashcompinit }; complete -C aws_completer aws" ;;
+      (*)
+        print -ru2 -- "autoloadd-complete: zsh completes nothing for $tool yet:" \
+          'load its completion first'
+        missing=1
+        continue ;;
+    esac
+    text+=$_autoloadd_text$'\n'
+  done
+  _autoloadd_wanted=()
+  _autoloadd_text=$text
+  [[ -n $text ]] || (( ! missing ))
+}
+
+# Put our function before the completion of TOOL..., or of all known tools that have one.
+_autoloadd_hook() {
+  local tool REPLY
+  (( $+_comps )) || return 0
+  for tool in ${@:-${(k)_autoloadd_tools}}; do
+    _autoloadd_completion_of $tool
+    # A list of plain words, that is.
+    [[ $REPLY == [[:alnum:]_]*~_autoloadd_tab* && $REPLY != *[^][:alnum:]\ _./:=+\'\"\\-]* ]] &&
+      _comps[$tool]="_autoloadd_tab $tool $REPLY"
+  done
+  return 0
+}
+
+# Set $REPLY to what zsh runs to complete the arguments of TOOL.
+_autoloadd_completion_of() {
+  local pattern
+  REPLY=${_comps[$1]-}
+  [[ -z $REPLY ]] || return 0
+  for pattern in ${(k)_postpatcomps-}; do
+    [[ $1 != ${~pattern} ]] || REPLY=$_postpatcomps[$pattern]
+  done
+}
+
+# ---- start-up, and compiled functions
+
+# Set $farm to the directory of links that zsh takes compiled functions for, if `autoloadctl publish
+# zsh` made it for this very fpath: its names are looked up before all others.
+_autoloadd_find_farm() {
+  local place said
+  _autoloadd_place || return 1
+  farm=${place:h}/zsh-$ZSH_VERSION/farm
+  [[ -d $farm && -O $farm && -r ${farm:h}/fpath ]] || return 1
+  { said=$(<${farm:h}/fpath) } 2>/dev/null
+  local -aU directories=( ${(M)${fpath:#$farm}:#/*} )
+  [[ $said == ${(pj:\0:)directories} ]]
+}
+
+_autoloadd_take_farm() {
+  local farm
+  if _autoloadd_find_farm; then
+    fpath=( $farm ${fpath:#$farm} )
+  elif [[ -n $farm ]]; then
+    fpath=( ${fpath:#$farm} )
+  fi
+}
+
+# At the end of this file.
+_autoloadd_begin() {
+  _autoloadd_take_farm
+  [[ -o interactive ]] || return 0
+  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} _autoloadd_first_prompt )
+}
+
+# Before the first prompt, when fpath and the completions are what they will be.
+_autoloadd_wake() {
+  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
+  _autoloadd_take_farm
+  _autoloadd_publish
+  (( $+_comps )) && _autoloadd_load 2>/dev/null
+}
+
+# Have the functions published anew, by one shell at a time, where a directory of fpath changed: a
+# changed file needs no haste, since zsh itself takes a newer source.
+_autoloadd_publish() {
+  local place farm directory
+  _autoloadd_place && [[ -S $place ]] || return 0
+  if _autoloadd_find_farm; then
+    for directory in ${fpath:#$farm}; do
+      [[ $directory -nt ${farm:h}/state ]] && break
+      directory=
+    done
+    [[ -n $directory ]] || return 0
+  fi
+  _autoloadd_is_away || {
+    _autoloadd_modules && _autoloadd_publish_alone
+  } </dev/null &>/dev/null &!
+}
+
+_autoloadd_publish_alone() {
+  local frames= packed= name=publish$'\0'zsh/$ZSH_VERSION
+  local -F patience
+  local -i fd=-1
+  _autoloadd_request $'\0\x01\0\x02' lease array 1 str $name
+  _autoloadd_pack str $name
+  _autoloadd_open tool-output/1/8 $frames || return
+  patience=1
+  _autoloadd_answer $'\0\x01\0\x02' $packed
+  # Refused by a server that has no leases.
+  case $? in
+    (3|4) ( exec {fd}>&-; exec autoloadctl publish zsh --fpath ${fpath:#$farm} ) ;;
+  esac
+}
