@@ -133,10 +133,7 @@ class Cache(Control):
         return {name: entry.blob for name, entry in self.get_entries(names).items()}
 
     def get_entries(self, names: Iterable[str]) -> dict[str, Entry]:
-        """Return the entries of those names that are present and fresh, with fingerprint and times.
-
-        Fingerprints are the caller's to compare.
-        """
+        """Return the entries of those that are present and fresh; fingerprints are not compared."""
         from .listing import get_many  # noqa: PLC0415
 
         return get_many(self._many_calls(), check_list(names), self._binary_mtime_ns)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from autoloadd_client.cache import refuse_switched_off
-from autoloadd_client.connection import find_socket
 from autoloadd_client.publishing.farm import (
     FarmBusyError,
     Plan,
@@ -20,6 +19,7 @@ from autoloadd_client.publishing.farm import (
 )
 from autoloadd_client.publishing.selection import select_functions
 from autoloadd_client.publishing.watching import FARM, absolute, observe, place_of, read_state
+from autoloadd_client.reaching import find_socket
 from autoloadd_client.shells.errors import BytecodeError
 from autoloadd_client.shells.zsh import LeftOut, find_functions, find_zsh
 from autoloadd_client.shells.zwc import MAX_DIGEST_BYTES, build_digest, read_function
@@ -100,8 +100,7 @@ def _publish(context: Context, zsh: Zsh, place: str) -> _Published:
             published = _collect(cache, zsh, selected, list(found.left_out))
             mtimes = [os.stat(function.path).st_mtime_ns for function in published.functions]
             mtime_ns = time_of_digest(mtimes, now_ns)
-            fpath = context.arguments.fpath or zsh.fpath
-            plan = Plan(published.functions, published.digest, mtime_ns, fpath, observed)
+            plan = Plan(published.functions, published.digest, mtime_ns, directories, observed)
             put_in_place(place, plan)
     return published
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autoloadd_client.errors import CacheError
 from autoloadd_client.shells.errors import ShellError
 
-from . import cached, control, data, publish, shard, verify, warming
+from . import cached, control, data, publish, shard, shell, verify, warming, why
 from .context import Context
 from .conventions import (
     BROKEN_PIPE,
@@ -32,6 +32,8 @@ _GROUPS = (
     warming.add_commands,
     publish.add_commands,
     cached.add_commands,
+    shell.add_commands,
+    why.add_commands,
     control.add_commands,
     verify.add_commands,
 )

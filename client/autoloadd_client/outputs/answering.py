@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .running import Ran
 
 ASK_SECONDS = 0.05
-"""A daemon that takes longer is left alone for a while."""
+"""A daemon that takes longer is left alone for a while. AUTOLOADD_WAIT_MS says otherwise."""
 
 STORE_SECONDS = 1.0
 
@@ -33,10 +33,11 @@ WAIT_SECONDS = {"eval": 5.0, "complete": 2.0}
 """For another shell that is running the tool already."""
 
 _SECOND = 10**9
+_MAX_WAIT_MS = 60_000
 
 
 class Asked:
-    """One question, asked of the cache. `blob` is the answer; `is_cached` says that one may be kept.
+    """One question, asked of the cache. `blob` is the answer; `is_cached`: one can be kept.
 
     Raises OSError where the program is gone.
     """
@@ -82,7 +83,7 @@ class Asked:
             if is_away(directory, shell, now):
                 return
             try:
-                with Cache(TOOL_OUTPUT, socket_path=path, timeout=ASK_SECONDS) as cache:
+                with Cache(TOOL_OUTPUT, socket_path=path, timeout=_ask_seconds()) as cache:
                     self.blob = self._get(cache)
                 self._path = path
             except DeadlineError:
@@ -136,3 +137,9 @@ def is_young(question: Question, entry: Entry) -> bool:
     if question.max_age is None:
         return True
     return time.time_ns() - (entry.cached_at_ns or 0) <= question.max_age * _SECOND
+
+
+def _ask_seconds() -> float:
+    text = os.environ.get("AUTOLOADD_WAIT_MS", "")
+    is_number = text.isascii() and text.isdigit() and 0 < int(text) <= _MAX_WAIT_MS
+    return int(text) / 1000 if is_number else ASK_SECONDS

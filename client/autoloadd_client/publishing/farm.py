@@ -5,7 +5,8 @@
         farm/_git.zwc -> /usr/share/zsh/functions/Completion/Unix/_git
         farm.zwc                   the digest of all these functions
         state                      what `watching.observe` saw, for the next one to compare
-        fpath                      whose functions they are: one directory, NUL, the next one
+        fpath                      whose functions they are: one directory, NUL, the next one: the
+                                   absolute ones, each once. A shell with another fpath leaves it
 
 zsh takes a function from `farm.zwc` as long as neither `farm/NAME` nor `farm/NAME.zwc` is newer, in
 whole seconds; both lead to the file it was compiled from. `compinit` counts the files in fpath that

@@ -25,7 +25,7 @@ unalias autoloadd-eval 2>/dev/null || :
 
 # What has a completion that runs the tool, and prints the same for the same tool: at the positions
 # that _autoloadd_is_safe knows.
-_autoloadd_known=(aws black flask npm pip pip3)
+_autoloadd_known=(aws black flask npm pip pip3 uvicorn)
 
 # The completion function (or -C command, with a mark before it) that each tool had.
 declare -gA _autoloadd_original
@@ -50,7 +50,7 @@ _autoloadd_find_client() {
   _autoloadd_client=()
   _autoloadd_search autoloadctl || return 0
   _autoloadd_client=("$REPLY")
-  { IFS= read -r line <"$REPLY"; } 2>/dev/null
+  { IFS= read -r line <"$REPLY"; } 2>/dev/null || :
   if [[ $line == '#!'/*python* && $line != *' '* && -x ${line#??} && -r $1/cli/bare.py ]]; then
     _autoloadd_client=("${line#??}" -I -S "$1/cli/bare.py")
   fi
@@ -103,7 +103,7 @@ _autoloadd_output() {
 
 # Whether a name is a function or a builtin: no program that could be cached.
 _autoloadd_is_shells_own() {
-  declare -F -- "$1" >/dev/null || [[ $1 != */* && -n $(compgen -b -- "$1" | grep -Fx -- "$1") ]]
+  [[ $1 != */* && $(type -t -- "$1") == @(function|builtin|keyword) ]]
 }
 
 # For places that no alias reaches, such as scripts.
@@ -113,20 +113,29 @@ function autoloadd-eval {
 
 # ---- completion
 
-# Answer each TOOL's completion, as it is registered now, from the cache.
+# Answer each TOOL's completion from the cache: the one that is registered, or the tool's own.
 function autoloadd-complete {
-  local tool spec status=0
+  local tool status=0
   for tool; do
     [[ -z ${_autoloadd_original[$tool]-} ]] || continue
-    if ! spec=$(complete -p -- "$tool" 2>/dev/null); then
-      # bash-completion reads a tool's completion when it is first asked for.
-      declare -F _completion_loader >/dev/null && _completion_loader "$tool" &>/dev/null
-      spec=$(complete -p -- "$tool" 2>/dev/null)
-    fi
-    _autoloadd_wrap "$tool" "$spec" || status=1
+    complete -p -- "$tool" &>/dev/null || _autoloadd_register "$tool"
+    _autoloadd_wrap "$tool" "$(complete -p -- "$tool" 2>/dev/null)" || {
+      printf '%s\n' "autoloadd-complete: bash completes nothing for $tool yet: load it first" >&2
+      status=1
+    }
   done
-  ((status)) && printf '%s\n' "autoloadd-complete: no completion is registered for ${*@Q} that runs it" >&2
   return "$status"
+}
+
+# Register the completion that TOOL brings along, or that bash-completion would when it is asked.
+_autoloadd_register() {
+  case $1 in
+    aws) complete -C aws_completer aws ;;
+    black|flask|uvicorn) eval "$(_autoloadd_output env "_${1^^}_COMPLETE=bash_source" "$1")" ;;
+    npm) eval "$(_autoloadd_output npm completion)" ;;
+    pip|pip3) eval "$(_autoloadd_output "$1" completion --bash)" ;;
+    *) declare -F _completion_loader >/dev/null && _completion_loader "$1" &>/dev/null ;;
+  esac
 }
 
 # Register _autoloadd_tab in the place of what a `complete -p` line says.
@@ -178,9 +187,9 @@ _autoloadd_instead() {
     for word in "${@:2}"; do [[ $word == *=* ]] || break; done
   else
     word=$1
-    # What the call itself has put before the tool. 
+    # What the call itself has put before the tool.
     for variable in COMP_WORDS COMP_CWORD COMP_LINE COMP_POINT PIP_AUTO_COMPLETE; do
-      [[ ${!variable@a} == *x* ]] && words=("$variable=${!variable}" "${words[@]}")
+      [[ -v $variable && ${!variable@a} == *x* ]] && words=("$variable=${!variable}" "${words[@]}")
     done
     words=(env "${words[@]}")
   fi
@@ -191,20 +200,30 @@ _autoloadd_instead() {
   _autoloadd_ask "$word" "${words[@]}"
 }
 
-# Ask for what the words ${@:2} print, which run the tool $1.
+# Ask for what the words ${@:2}, which begin with env and run the tool $1, print.
 _autoloadd_ask() {
-  local REPLY=$1 status=0 directory
-  local -a options=()
+  local REPLY=$1 status=0 file
+  local -a options=(--env PYTHONPATH) words=("${@:2}")
   [[ ${1##*/} == pip* ]] && status=1
   # A Python program that gets more packages does more.
   if [[ $1 == */* ]] || _autoloadd_search "$1"; then
-    for directory in "${REPLY%/*}"/../lib/python3*/site-packages; do
-      [[ -d $directory ]] && options+=(--file "$directory")
+    for file in "${REPLY%/*}"/../lib/python3*/site-packages; do
+      [[ -d $file ]] && options+=(--file "$file")
     done
   fi
-  [[ ${1##*/} == aws* ]] && options+=(--file ~/.aws/config --file ~/.aws/models)
+  case ${1##*/} in
+    aws*)
+      for file in ~/.aws/cli/alias "${AWS_CONFIG_FILE:-$HOME/.aws/config}" ~/.aws/models; do
+        options+=(--file "$file")
+      done ;;
+    flask)
+      # It loads the application that it finds here. What that imports is nobody's to know.
+      options+=(--max-age 10m)
+      words=(env "PWD=$PWD" "${words[@]:1}")
+      for file in app.py wsgi.py .env .flaskenv; do options+=(--file "$file"); done ;;
+  esac
   "${_autoloadd_client[@]}" cached --kind complete --shell "bash/${BASH_VERSION%%[!0-9.]*}" \
-    --status "$status" "${options[@]}" -- "${@:2}"
+    --status "$status" "${options[@]}" -- "${words[@]}"
 }
 
 # `complete -C COMMAND`: run with the line in the environment, one answer in each line.
@@ -233,20 +252,20 @@ _autoloadd_is_safe() {
       [[ $current == -* ]] && return
       for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do [[ $word != -* ]] || return 1; done ;;
     flask)
-      # Else: what an application adds.
-      [[ -z ${FLASK_APP-} && ! -e app.py && ! -e wsgi.py && " ${COMP_WORDS[*]} " != *' -'[Ae]* &&
-        " ${COMP_WORDS[*]} " != *' --'[ae][pn][pv]* ]] && ! _autoloadd_has_dotenv ;;
+      # Else: an application that is named elsewhere.
+      [[ -z ${FLASK_APP-} && " ${COMP_WORDS[*]} " != *' '-[Ae]* &&
+        " ${COMP_WORDS[*]} " != *' --'@(app|env)* ]] && ! _autoloadd_has_dotenv_above ;;
   esac
 }
 
-# Whether flask would read an application's name from a file here, or above.
-_autoloadd_has_dotenv() {
+# Whether flask would read an application's name from a file above this directory.
+_autoloadd_has_dotenv_above() {
   local directory=$PWD
-  while :; do
-    [[ -e $directory/.env || -e $directory/.flaskenv ]] && return 0
-    [[ $directory == */* ]] || return 1
+  while [[ $directory == */* ]]; do
     directory=${directory%/*}
+    [[ -e $directory/.env || -e $directory/.flaskenv ]] && return 0
   done
+  return 1
 }
 
 _autoloadd_find_client "${BASH_SOURCE[0]%/shells/*}"
