@@ -19,9 +19,13 @@ if [[ ${1-} == :autoloadd-eval: ]]; then
   return
 fi
 
-[[ -n ${BASH_VERSINFO-} ]] && ((BASH_VERSINFO[0] >= 5)) || return 0
+((${BASH_VERSINFO[0]-0} >= 5)) || return 0
 
 unalias autoloadd-eval 2>/dev/null || :
+
+# In POSIX mode the names of functions have no hyphen.
+[[ :$SHELLOPTS: == *:posix:* ]] && _autoloadd_posix=1 || _autoloadd_posix=
+set +o posix
 
 # What has a completion that runs the tool, and prints the same for the same tool: at the positions
 # that _autoloadd_is_safe knows.
@@ -49,9 +53,10 @@ _autoloadd_find_client() {
   local REPLY line=
   _autoloadd_client=()
   _autoloadd_search autoloadctl || return 0
-  _autoloadd_client=("$REPLY")
   { IFS= read -r line <"$REPLY"; } 2>/dev/null || :
-  if [[ $line == '#!'/*python* && $line != *' '* && -x ${line#??} && -r $1/cli/bare.py ]]; then
+  if [[ $line != '#!'/*python* || $line == *' '* ]]; then
+    _autoloadd_client=("$REPLY")
+  elif [[ -x ${line#??} && -r $1/cli/bare.py ]]; then
     _autoloadd_client=("${line#??}" -I -S "$1/cli/bare.py")
   fi
 }
@@ -166,7 +171,8 @@ _autoloadd_tab() {
     _autoloadd_tab_of_command "${_autoloadd_function#:}" "$@"
     return
   fi
-  if [[ -z $_autoloadd_watched ]] || declare -F -- env "$1" >/dev/null; then
+  if [[ -z $_autoloadd_watched ]] || declare -F -- env >/dev/null || declare -F -- "$1" >/dev/null
+  then
     "$_autoloadd_function" "$@"
     return
   fi
@@ -275,5 +281,7 @@ for _autoloadd_tool in "${_autoloadd_known[@]}"; do
   fi
 done
 unset _autoloadd_tool
+[[ -z $_autoloadd_posix ]] || set -o posix
+unset _autoloadd_posix
 # shellcheck disable=SC2139
 alias autoloadd-eval=". ${BASH_SOURCE[0]@Q} :autoloadd-eval:"

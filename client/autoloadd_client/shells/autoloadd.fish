@@ -10,12 +10,15 @@
 # How the client is started: by its own Python without `site`, which is a third of its time. Where
 # it is not found, nothing is asked.
 function __autoloadd_find_client --argument-names package
-    set -g __autoloadd_client (command -s autoloadctl)
+    set -g __autoloadd_client
+    set -l program (command -s autoloadctl)
     or return 0
     set -l line
-    read line <$__autoloadd_client 2>/dev/null
+    read line <$program 2>/dev/null
     set -l python (string match -rg '^#!(/[^ ]*python[^ /]*)$' -- "$line")
-    if test -n "$python" -a -x "$python" -a -r $package/cli/bare.py
+    if test -z "$python"
+        set -g __autoloadd_client $program
+    else if test -x $python -a -r $package/cli/bare.py
         set -g __autoloadd_client $python -I -S $package/cli/bare.py
     end
 end

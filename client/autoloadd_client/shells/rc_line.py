@@ -56,6 +56,6 @@ def remove_line(content: bytes) -> bytes | None:
         return content
     before, after = content[: found.start()], content[found.end() :]
     if found["added"] == _ADDED_NEWLINE and not after:
-        before = before.removesuffix(b"\n").removesuffix(b"\r")
+        before = before.removesuffix(found["end"])
     rest = before + after
     return None if found["added"] == _ADDED_FILE and not rest else rest
