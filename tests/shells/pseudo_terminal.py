@@ -29,7 +29,7 @@ class PseudoTerminal:
         self.pid, self._master = pty.fork()
         if self.pid == 0:  # pragma: no cover  another program by the time coverage would save
             os.chdir(directory)
-            os.execvpe(command[0], command, {**environment, "TERM": "xterm"})
+            os.execvpe(command[0], list(command), {**environment, "TERM": "xterm"})
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 100, 0, 0))
         self._unread = b""
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..running import Daemon, own_environment
+from ..running import own_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..running import Daemon
 
 PATIENT = "20000"
 """AUTOLOADD_WAIT_MS: a busy machine must not count as a daemon that hangs."""

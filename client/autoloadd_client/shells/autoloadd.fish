@@ -46,8 +46,9 @@ function __autoloadd_is_there
     test -S "$place"
 end
 
-# Print what TOOL ARGS... prints.
+# Print what TOOL ARGS... prints. $status stays as it is: text that is sourced begins with it.
 function __autoloadd_output
+    set -l before $status
     set -l options
     while string match -qr -- '^--(max-age|env)(=|$)' "$argv[1]"
         if string match -q -- '*=*' $argv[1]
@@ -68,6 +69,7 @@ function __autoloadd_output
     else
         $argv
     end
+    return $before
 end
 
 # It has no scope of its own: what the text sets without one is set where the caller stands.

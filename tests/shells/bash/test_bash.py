@@ -86,7 +86,9 @@ TEXTS = {
     "positional": "echo $# $*; set -- x y",
     "quotes": """A='it'"'"'s' B="\\$x" C=$'a\\tb' D=ä""",
 }
-STATE = """echo "status $?"; declare -p MAP NUMBER OUT A B C D 2>&1; set -o; shopt; alias ll 2>&1; f"""
+STATE = (
+    """echo "status $?"; declare -p MAP NUMBER OUT A B C D 2>&1; set -o; shopt; alias ll 2>&1; f"""
+)
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
@@ -164,9 +166,7 @@ def test_without_a_cache_it_is_eval(
 
 
 @pytest.mark.parametrize("mode", ["-eu", "-o posix", "-r", "-eT", "-o nounset"])
-def test_modes_of_bash(
-    tool: Tool, daemon: Daemon, environment: dict[str, str], mode: str
-) -> None:
+def test_modes_of_bash(tool: Tool, daemon: Daemon, environment: dict[str, str], mode: str) -> None:
     tool.write("printf 'FOO=slow\n'")
     if mode == "-r":
         # A restricted shell reads no file with a slash in its name by itself.
@@ -303,7 +303,10 @@ def test_opting_in(environment: dict[str, str], tool: Tool) -> None:
         assert shell.run("autoloadd-complete slow black pip") == ""
         assert shell.tab("black --fas").endswith(b"<13:black --fast >")
         said = shell.run("autoloadd-complete no-such; echo $?")
-        assert said == "autoloadd-complete: bash completes nothing for no-such yet: load it first\r\n1\r\n"
+        assert (
+            said
+            == "autoloadd-complete: bash completes nothing for no-such yet: load it first\r\n1\r\n"
+        )
         assert shell.run("declare -F env slow; echo $?") == "1\r\n"
         # A function of the user's with that name is left alone.
         shell.run("slow() { echo album; }")
@@ -320,13 +323,14 @@ def test_an_interrupt_leaves_the_shell_as_it_was(environment: dict[str, str], to
         shell.send("slow \t")
         wait = Path(environment["HOME"]) / "bin" / "runs"
         wait_until(wait.exists, 20, "the tool to run")
-        # Readline stays on its line, as without us.
+        # Readline takes note of it with the next key, as without us: that may be lost.
         shell.send("\x03")
         shell.read_until(b"^C")
-        shell.send(" \x15\x18\x18")
-        shell.read_until(DONE)
+        shell.send("\x03")
+        shell.read_until(b"\x1b]ready\x07$ ")
         tool.write("echo here")
-        assert shell.run("env slow; command slow; slow").endswith("here\r\nhere\r\nhere\r\n")
+        shell.send("   env slow; command slow; slow; printf '\\e]done\\a'\r")
+        assert shell.read_until(DONE).endswith(b"here\r\nhere\r\nhere\r\n")
 
 
 @pytest.mark.usefixtures("app")

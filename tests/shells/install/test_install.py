@@ -58,7 +58,9 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", SHELLS)
-@pytest.mark.parametrize("content", [None, b"", b"x=1\n", b"x=1", b"x=1\r\n", b"x=1\r\ny=2", b"\xff\n"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"x=1\n", b"x=1", b"x=1\r\n", b"x=1\r\ny=2", b"\xff\n"]
+)
 def test_in_and_out_leaves_every_byte_as_it_was(
     shell: Shell, tmp_path: Path, name: str, content: bytes | None
 ) -> None:
@@ -135,7 +137,11 @@ def test_mode_links_and_inode_stay(shell: Shell, tmp_path: Path) -> None:
         shell(action, "bash")
         assert (tmp_path / ".bashrc").is_symlink()
         now = real.stat()
-        assert (now.st_mode, now.st_uid, now.st_ino) == (before.st_mode, before.st_uid, before.st_ino)
+        assert (now.st_mode, now.st_uid, now.st_ino) == (
+            before.st_mode,
+            before.st_uid,
+            before.st_ino,
+        )
     assert other.read_text() == "x=1\n"
     assert stat.S_IMODE((tmp_path / f".bashrc{BACKUP}").stat().st_mode) == 0o640
 
@@ -181,7 +187,9 @@ def test_json(shell: Shell, tmp_path: Path) -> None:
 def test_two_at_once_add_one_line(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / ".bashrc").write_text("x=1\n")
     command = [*CTL, "install", "bash"]
-    started = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in "1234"]
+    started = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in "1234"
+    ]
     assert [process.wait(60) for process in started] == [0, 0, 0, 0]
     assert (tmp_path / ".bashrc").read_bytes().count(b"# autoloadd") == 1
 

@@ -12,7 +12,9 @@ from autoloadd_client.shells.rc_line import add_line, find_line, remove_line
 LINE = make_command("zsh", "/opt/autoloadd.plugin.zsh")
 OTHER = make_command("fish", "/it's/autoloadd.fish")
 
-_PIECES = st.sampled_from([b"a", b"\n", b"\r\n", b"\r", b"\xff", b"# autoloadd", b"  ", b"[ -r x ]"])
+_PIECES = st.sampled_from(
+    [b"a", b"\n", b"\r\n", b"\r", b"\xff", b"# autoloadd", b"  ", b"[ -r x ]"]
+)
 CONTENTS = st.one_of(st.none(), st.lists(_PIECES, max_size=12).map(b"".join))
 
 

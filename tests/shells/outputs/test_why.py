@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from autoloadd_client import TOOL_OUTPUT
+from autoloadd_client import TOOL_OUTPUT, Entry
 from autoloadd_client.outputs.comparing import Difference, differences
 from autoloadd_client.shells.fingerprint import fingerprint_file
 from autoloadd_client.shells.zsh import find_zsh
@@ -17,6 +16,8 @@ from autoloadd_client.shells.zsh import find_zsh
 from .conftest import COMMAND
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ...running import Daemon
     from ..slow_tool import Tool
     from .conftest import Cached
@@ -109,8 +110,6 @@ def test_age_and_what_has_no_form_of_ours(cached: Cached, tool: Tool, daemon: Da
 
 
 def test_too_old_is_told(cached: Cached, tool: Tool, daemon: Daemon) -> None:
-    from autoloadd_client import Entry  # noqa: PLC0415
-
     with daemon.cache(str(TOOL_OUTPUT)) as cache:
         cache.put_many({"eval\0zsh/5.9\0slow\0b": Entry(b"x", None, 0, 10**9)})
     ran = cached("why", "slow", "b", "--max-age", "1d", command=CTL)
