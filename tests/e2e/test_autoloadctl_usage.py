@@ -115,6 +115,7 @@ def listed_commands(ctl: Ctl) -> list[str]:
 def test_the_main_help_lists_every_command_and_the_exit_codes(ctl: Ctl) -> None:
     assert listed_commands(ctl) == [
         "get", "put", "ls", "missing", "rm", "count", "stats", "clear", "flush", "warm",
+        "publish", "cached", "shell", "why",
         "status", "ping", "shards", "drop", "shutdown", "version", "verify",
     ]  # fmt: skip
     text = ctl("--help").stdout.decode()

@@ -45,12 +45,24 @@ class PseudoTerminal:
         """Type keys."""
         os.write(self._master, keys.encode())
 
-    def read_until(self, mark: bytes) -> bytes:
-        """Return what comes up to a mark."""
+    def type_until(self, keys: str, mark: bytes) -> None:
+        """Type keys again and again until a mark comes: for what may be lost."""
         deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            self.send(keys)
+            try:
+                self.read_until(mark, seconds=0.5)
+            except TimeoutError:
+                assert time.monotonic() < deadline, f"no {mark!r} behind {self._unread!r}"
+            else:
+                return
+
+    def read_until(self, mark: bytes, *, seconds: float = PATIENCE_SECONDS) -> bytes:
+        """Return what comes up to a mark. Raises TimeoutError after so many seconds."""
+        deadline = time.monotonic() + seconds
         while mark not in self._unread:
             if not select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0]:
-                raise AssertionError(f"waited for {mark!r} behind {self._unread!r}")
+                raise TimeoutError(f"waited for {mark!r} behind {self._unread!r}")
             try:
                 data = os.read(self._master, 65536)
             except OSError as exc:

@@ -100,10 +100,7 @@ def answer(arguments: list[str]) -> int:
         write_all(STDERR, os.fsencode(error_line(exc)))
         return USAGE
     program = None if is_switched_off(os.environ) else question.find_program(os.environ)
-    try:
-        asked = None if program is None else Asked(question, program, None)
-    except OSError:
-        asked = None  # it went away just now
+    asked = None if program is None else Asked(question, program, None)
     if asked is not None and asked.blob is not None:
         return _print(asked.blob, question.status)
     if asked is None or not asked.is_cached:

@@ -20,7 +20,6 @@ from .text import format_ago, format_size, make_printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from autoloadd_client.cache import Cache
     from autoloadd_client.entry import Entry
     from autoloadd_client.shells.zsh import Zsh
 
@@ -149,8 +148,11 @@ def _judge_outputs(context: Context, words: list[str]) -> Iterator[_Verdict]:
             shell, _, stored = rest.partition("\0")
             question = Question()
             question.words = stored.split("\0")
-            if _is_meant(question, words):
-                yield _judge_output(cache, name, _Verdict(kind, shell, question.words), question)
+            entry = cache.get_entry(name) if _is_meant(question, words) else None
+            if entry is not None:
+                verdict = _Verdict(kind, shell, question.words, entry)
+                verdict.reasons += _judge_output(entry, question)
+                yield verdict
 
 
 def _is_meant(question: Question, words: list[str]) -> bool:
@@ -161,14 +163,10 @@ def _is_meant(question: Question, words: list[str]) -> bool:
     return words[0] in (tool, question.tool)
 
 
-def _judge_output(cache: Cache, name: str, verdict: _Verdict, question: Question) -> _Verdict:
-    verdict.entry = cache.get_entry(name)
-    if verdict.entry is None:
-        verdict.reasons.append(Difference(name, "entry", None, None))  # evicted just now
-    elif verdict.entry.fingerprint is not None:
-        program = question.find_program(os.environ)
-        verdict.reasons += _compare(verdict.entry.fingerprint, program)
-    return verdict
+def _judge_output(entry: Entry, question: Question) -> list[Difference]:
+    if entry.fingerprint is None:
+        return []
+    return _compare(entry.fingerprint, question.find_program(os.environ))
 
 
 def _compare(fingerprint: bytes, path: str | None) -> list[Difference]:
@@ -209,8 +207,8 @@ def _explain(reason: Difference) -> str:
             return f"path: it was {subject}, it is {now}"
         case Difference(subject, "variable", stored, now):
             return f"${subject}: it was {_quote(stored)}, it is {_quote(now)}"
-        case Difference(subject, "entry", _, path):
-            return f"it is not cached; the function is {path}" if path else "it is gone"
+        case Difference(_, "entry", _, path):
+            return f"it is not cached; the function is {path}"
         case Difference(_, "age", age, limit):
             return f"it is {age} s old, more than {limit}"
         case Difference(_, "fingerprint", None, _):
@@ -219,8 +217,8 @@ def _explain(reason: Difference) -> str:
             return f"its fingerprint is of another form: {stored:.80}"
         case Difference(subject, "binary_mtime_ns", stored, now):
             return f"{subject} is newer than the one that compiled it: {now}, not {stored}"
-        case Difference(subject, part, stored, now):
-            return f"{subject}: its {part} was {stored}, it is {now}"
+        case _:
+            return f"{reason.subject}: its {reason.part} was {reason.stored}, it is {reason.now}"
 
 
 def _quote(value: str | None) -> str:

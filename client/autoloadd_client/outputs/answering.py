@@ -37,16 +37,13 @@ _MAX_WAIT_MS = 60_000
 
 
 class Asked:
-    """One question, asked of the cache. `blob` is the answer; `is_cached`: one can be kept.
-
-    Raises OSError where the program is gone.
-    """
+    """One question, asked of the cache. `blob` is the answer; `is_cached`: one can be kept."""
 
     def __init__(self, question: Question, program: str, socket: str | None) -> None:
         self._question = question
         self._program = program
         self._name = question.name or ""
-        self._fingerprint = question.fingerprint(program, os.environ)
+        self._fingerprint = self._read_fingerprint()
         self._path = ""
         self.blob: bytes | None = None
         if self._name and self._fingerprint is not None:
@@ -112,12 +109,15 @@ class Asked:
     def _may_keep(self, ran: Ran) -> bool:
         if not ran.is_silent or ran.status != self._question.status:
             return False
-        try:
-            now = self._question.fingerprint(self._program, os.environ)
-        except OSError:
-            return False
         # Not where the tool was replaced while it ran.
-        return now == self._fingerprint and len(ran.output) <= BLOB_BYTES
+        is_same = self._read_fingerprint() == self._fingerprint
+        return is_same and len(ran.output) <= BLOB_BYTES
+
+    def _read_fingerprint(self) -> bytes | None:
+        try:
+            return self._question.fingerprint(self._program, os.environ)
+        except OSError:
+            return None  # the program went away just now
 
     def _store(self, output: bytes, lease: Lease | None) -> None:
         try:

@@ -26,7 +26,7 @@ class Ran:
 def run_tool(words: Sequence[str]) -> Ran:
     """Run a tool to its end, as $(...) waits for it; stderr is passed on as it comes.
 
-    What the tool leaves running may write to stderr for as long as it likes: a child goes on with
+    What the tool leaves running may write to stderr for as long as it likes: `cat` goes on with
     that. Raises OSError where it cannot be started.
     """
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603  what the user's shell was to run
@@ -59,7 +59,7 @@ def _relay(stdout: int, stderr: int) -> tuple[bytes, bool]:
 
 
 def _relay_rest(stderr: int) -> bool:
-    """Pass on what is there; leave the rest to a child. Return whether nothing was there."""
+    """Pass on what is there, leave the rest to `cat`; return whether nothing was there."""
     os.set_blocking(stderr, False)
     is_silent = True
     try:
@@ -67,19 +67,10 @@ def _relay_rest(stderr: int) -> bool:
             is_silent = False
             _pass_on(data)
     except BlockingIOError:
-        _relay_in_background(stderr)
+        os.set_blocking(stderr, True)
+        # Whoever waits for the end of our stdout has waited long enough.
+        subprocess.Popen(["cat"], stdin=stderr, stdout=_STDERR)  # noqa: S607  any cat will do
     return is_silent
-
-
-def _relay_in_background(stderr: int) -> None:
-    if os.fork():
-        return
-    # Whoever waits for the end of our stdout has waited long enough.
-    os.close(1)
-    os.set_blocking(stderr, True)
-    while data := os.read(stderr, _READ_BYTES):
-        _pass_on(data)
-    os._exit(0)
 
 
 def _pass_on(data: bytes) -> None:

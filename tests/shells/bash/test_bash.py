@@ -326,8 +326,7 @@ def test_an_interrupt_leaves_the_shell_as_it_was(environment: dict[str, str], to
         # Readline takes note of it with the next key, as without us: that may be lost.
         shell.send("\x03")
         shell.read_until(b"^C")
-        shell.send("\x03")
-        shell.read_until(b"\x1b]ready\x07$ ")
+        shell.type_until("\x03", b"\x1b]ready\x07$ ")
         tool.write("echo here")
         shell.send("   env slow; command slow; slow; printf '\\e]done\\a'\r")
         assert shell.read_until(DONE).endswith(b"here\r\nhere\r\nhere\r\n")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import autoloadd_client
+from autoloadd_client.shells.errors import ShellFailedError
 from autoloadd_client.shells.rc_file import make_command, rc_file, source_path
 
 from ...running import own_environment
@@ -241,8 +242,6 @@ def test_autoloadctl_that_no_shell_finds_is_told(shell: Shell, tmp_path: Path) -
 def test_an_installation_without_the_file_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from autoloadd_client.shells.errors import ShellFailedError  # noqa: PLC0415
-
     monkeypatch.setattr(autoloadd_client, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(ShellFailedError, match=r"autoloadd\.bash is missing: install autoloadd"):
         rc_file("bash", path="rc", environment={})
@@ -252,3 +251,11 @@ def test_an_installation_without_the_file_is_told(
     monkeypatch.setattr(autoloadd_client, "__file__", str(odd / "__init__.py"))
     with pytest.raises(ShellFailedError, match="no one line can hold this path"):
         rc_file("bash", path="rc", environment={})
+
+
+def test_once_is_enough_also_for_two_that_both_saw_it_missing(tmp_path: Path) -> None:
+    path = tmp_path / "rc"
+    file = rc_file("bash", path=str(path), environment={})
+    assert not file.uninstall()
+    assert [file.install(), file.install()] == [True, False]
+    assert [file.uninstall(), file.uninstall()] == [True, False]

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,12 +143,17 @@ def test_too_old_is_run_again(cached: Cached, tool: Tool, daemon: Daemon) -> Non
 
 
 def test_ten_at_once_run_it_once(tool: Tool, daemon: Daemon, tmp_path: Path) -> None:
-    tool.write("sleep 1; echo slow")
+    tool.write(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo slow")
     environment = shell_environment(tmp_path, tool, daemon)
     started = [
         subprocess.Popen([*COMMAND, "slow"], stdout=subprocess.PIPE, env=environment)
         for _ in range(10)
     ]
+    # Those that come too late to wait find it cached. Nobody waits for more than 5 s.
+    until = time.monotonic() + 3
+    while daemon.status()["leases"]["waiting"] < 9 and time.monotonic() < until:
+        time.sleep(0.05)
+    (tmp_path / "go").touch()
     assert {process.communicate(timeout=60)[0] for process in started} == {b"slow\n"}
     assert tool.runs == 1
 
@@ -275,6 +281,15 @@ def test_what_the_tool_leaves_running_still_has_its_stderr(
     wait_until((tmp_path / "said").exists, 20, "the end of what was left running")
 
 
+def test_what_is_said_behind_the_output_counts_too(
+    cached: Cached, tool: Tool, daemon: Daemon
+) -> None:
+    tool.write("echo slow; exec >&-; sleep 0.3; echo oops >&2")
+    for times in (1, 2):
+        ran = cached("slow")
+        assert (ran.stdout, ran.stderr, tool.runs) == (b"slow\n", b"oops\n", times)
+
+
 def test_a_stderr_that_nobody_reads_hinders_nothing(
     tool: Tool, daemon: Daemon, tmp_path: Path
 ) -> None:
@@ -382,3 +397,49 @@ def test_zsh_and_autoloadctl_ask_the_same_question(
     question = ("--env", "A", "--env", "B", "--shell", f"zsh/{version}", "slow", "print -r")
     assert cached(*question, "hello", A="1").stdout == b"print -r -- print -r hello\n"
     assert tool.runs == 1
+
+
+def test_bare_finds_its_packages_itself(cached: Cached, tool: Tool, daemon: Daemon) -> None:
+    for _ in range(2):
+        assert cached("slow", command=[sys.executable, *BARE[3:]]).stdout == b"slow\n"
+    assert tool.runs == 1
+
+
+def test_who_waits_too_long_runs_it_without_the_lease(
+    tool: Tool, daemon: Daemon, tmp_path: Path
+) -> None:
+    tool.write(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo slow")
+    environment = shell_environment(tmp_path, tool, daemon)
+    command = [*COMMAND, "--kind", "complete", "slow"]
+    started = []
+    for number in (1, 2):
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, env=environment))
+        wait_until(lambda: tool.runs == number, 30, "the tool to run")  # noqa: B023
+    (tmp_path / "go").touch()
+    assert {process.communicate(timeout=60)[0] for process in started} == {b"slow\n"}
+    assert tool.runs == 2
+
+
+def test_a_daemon_that_ends_before_the_lease_costs_nothing(
+    cached: Cached, tool: Tool, idle_daemon: Daemon
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(idle_daemon.socket_path)
+        listening.listen()
+
+        def miss_and_end() -> None:
+            connection, _ = listening.accept()
+            listening.close()
+            with connection:
+                asked = connection.recv(65536)
+                for result in (b"\x80", b"\xc0"):  # to hello, and to get
+                    end = 4 + int.from_bytes(asked[:4], "big")
+                    payload = b"\x94\x01" + asked[6:11] + b"\xc0" + result
+                    connection.sendall(len(payload).to_bytes(4, "big") + payload)
+                    asked = asked[end:]
+
+        peer = threading.Thread(target=miss_and_end)
+        peer.start()
+        ran = cached("slow")
+        peer.join()
+    assert (ran.returncode, ran.stdout, ran.stderr, tool.runs) == (0, b"slow\n", b"", 1)

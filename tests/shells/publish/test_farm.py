@@ -139,6 +139,9 @@ def test_a_file_with_an_older_time_is_seen_when_it_is_published_next(farm: Farm)
 
 def test_a_file_that_goes_and_one_that_comes_change_it(farm: Farm, tmp_path: Path) -> None:
     assert farm.publish()["changed"]
+    (farm.directory / ".hidden").touch()
+    (farm.directory / "edited~").touch()
+    (farm.directory / "dangling").symlink_to("/none")
     assert not farm.publish()["changed"]
     farm.write("new", "print new\n")
     assert farm.publish()["functions"] == 3
@@ -298,3 +301,11 @@ def test_the_time_of_a_digest() -> None:
 
 def test_completion_functions_have_links_that_compinit_does_not_count() -> None:
     assert [link_name(name) for name in ("_git", "zmv", "a_b")] == ["_git.zwc", "zmv", "a_b"]
+
+
+def test_what_was_cached_before_an_edit_that_does_not_compile_is_not_published(farm: Farm) -> None:
+    farm.publish()
+    farm.write("hello", "if true; then\n")
+    assert farm.publish()["functions"] == 1
+    script = "autoload -Uz hello; hello"
+    assert farm.call(script) == farm.call(script, without=True)
