@@ -89,10 +89,11 @@ class Asked:
             return
 
     def _get(self, cache: Cache) -> bytes | None:
-        if self._question.max_age is None:
+        max_age = self._question.max_age
+        if max_age is None:
             return cache.get(self._name, fingerprint=self._fingerprint)
         entry = cache.get_entry(self._name, fingerprint=self._fingerprint)
-        if entry is None or is_young(self._question, entry):
+        if entry is None or _is_young(entry, max_age):
             return None if entry is None else entry.blob
         # The daemon knows fingerprints, but no ages: with this one it would not give the lease.
         cache.delete([self._name])
@@ -132,11 +133,9 @@ class Asked:
         return Cache(TOOL_OUTPUT, socket_path=self._path, timeout=STORE_SECONDS)
 
 
-def is_young(question: Question, entry: Entry) -> bool:
-    """Tell whether an entry is not older than the question allows, by this machine's clock."""
-    if question.max_age is None:
-        return True
-    return time.time_ns() - (entry.cached_at_ns or 0) <= question.max_age * _SECOND
+def _is_young(entry: Entry, max_age: int) -> bool:
+    # By this machine's clock, which also stamped it.
+    return time.time_ns() - (entry.cached_at_ns or 0) <= max_age * _SECOND
 
 
 def _ask_seconds() -> float:
