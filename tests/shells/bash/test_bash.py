@@ -229,8 +229,7 @@ class Bash(PseudoTerminal):
 
 
 LINES = [
-    "black --fas", "black --l", "black ", "flask r", "flask --", "pip insta", "pip ", "pip in",
-    "pip install --no-", "aws s3 sy", "aws s3 ", "aws ec2 describe-insta", "aws s3 ls --pa",
+    "black --fas", "black ", "flask r", "flask --", "pip in", "pip install --no-", "aws s3 s",
 ]  # fmt: skip
 
 

@@ -30,10 +30,7 @@ env _BLACK_COMPLETE=fish_source black | source
 pip completion --fish | source
 """
 
-LINES = [
-    "black --fas", "black --l", "black ", "flask r", "flask --", "pip insta", "pip ", "pip in",
-    "pip install --no-",
-]  # fmt: skip
+LINES = ["black --fas", "black ", "flask r", "flask --", "pip in", "pip install --no-"]
 
 
 @pytest.fixture
@@ -191,11 +188,11 @@ def test_what_is_completed_without_a_completion_of_the_users(environment: dict[s
 
 @pytest.mark.usefixtures("daemon")
 def test_what_depends_on_more_is_not_cached(environment: dict[str, str], tmp_path: Path) -> None:
-    start = f"{COMPLETIONS}\n{SOURCE}\nautoloadd-complete flask black pip aws npm\n"
+    start = f"{SOURCE}\nautoloadd-complete flask black pip aws 2>/dev/null\n"
     run(start, environment)
     begin = answers(environment)
     for line in ("pip install -r ", "pip show ", "aws ec2 describe-instances --region ",
-                 "flask --app x ", "flask -A x r", "npm run "):  # fmt: skip
+                 "flask --app x ", "flask -A x r"):  # fmt: skip
         run(start + complete(line), environment)
         assert answers(environment) == begin, line
     run(start + complete("flask r"), environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -16,7 +17,7 @@ import autoloadd_client
 from autoloadd_client.shells.errors import ShellFailedError
 from autoloadd_client.shells.rc_file import make_command, rc_file, source_path
 
-from ...running import own_environment
+from ...running import own_environment, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,13 +187,24 @@ def test_json(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_two_at_once_add_one_line(environment: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / ".bashrc").write_text("x=1\n")
-    command = [*CTL, "install", "bash"]
-    started = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in "1234"
-    ]
-    assert [process.wait(60) for process in started] == [0, 0, 0, 0]
-    assert (tmp_path / ".bashrc").read_bytes().count(b"# autoloadd") == 1
+    path = tmp_path / ".bashrc"
+    path.write_text("x=1\n")
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        started = [
+            subprocess.Popen([*CTL, "install", "bash"], env=environment, stdout=subprocess.DEVNULL)
+            for _ in range(2)
+        ]
+
+        def waiting() -> int:
+            """Both have seen that the line is missing."""
+            inode = f":{path.stat().st_ino} "
+            locks = Path("/proc/locks").read_text().splitlines()
+            return sum("->" in line and inode in line for line in locks)
+
+        wait_until(lambda: waiting() == 2, 30, "both to wait for the lock")
+    assert [process.wait(60) for process in started] == [0, 0]
+    assert path.read_bytes().count(b"# autoloadd") == 1
 
 
 def test_what_cannot_be_done_is_refused_with_the_reason(shell: Shell, tmp_path: Path) -> None:

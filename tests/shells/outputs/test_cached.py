@@ -173,10 +173,11 @@ def test_who_waits_for_one_that_fails_runs_it(tool: Tool, daemon: Daemon, tmp_pa
 def test_a_tool_that_is_replaced_while_it_runs_is_not_cached(
     cached: Cached, tool: Tool, daemon: Daemon
 ) -> None:
-    tool.write('echo old; touch -d @5 "$0"')
-    cached("slow")
-    tool.write('echo old; rm "$0"')
-    assert cached("slow").stdout == b"old\n"
+    for text in ('touch -d @5 "$0"', 'rm "$0"'):
+        tool.write(f"echo old; {text}")
+        assert cached("slow").stdout == b"old\n"
+        with daemon.cache(str(TOOL_OUTPUT)) as cache:
+            assert cache.count() == 0
     tool.write("echo new")
     assert cached("slow").stdout == b"new\n"
 

@@ -62,9 +62,14 @@ def test_500_functions_load_in_a_tenth_of_the_time(farm: Farm) -> None:
         farm.write(f"function{number}", f"if (( $# )); then\n{body}fi\n")
     assert farm.publish()["functions"] == 502
     script = f"functions_to_load=(function{{0..499}})\n{_LOAD_ALL}"
-    sourced = min(float(farm.call(script, without=True)[0]) for _ in range(3))
-    loaded = min(float(farm.call(script)[0]) for _ in range(3))
-    assert loaded < sourced / 10
+    # In turn, and the quickest of each: a busy machine only adds time.
+    sourced, loaded = [], []
+    for _ in range(10):
+        sourced.append(float(farm.call(script, without=True)[0]))
+        loaded.append(float(farm.call(script)[0]))
+        if min(loaded) < min(sourced) / 10:
+            break
+    assert min(loaded) < min(sourced) / 10, (sourced, loaded)
 
 
 def test_functions_are_called_and_named_as_before(farm: Farm) -> None:
