@@ -67,6 +67,7 @@ def add_commands(subparsers: Subparsers) -> None:
     cached.add_argument("--shell", metavar="NAME/VERSION", help="who asks: it is a part of the key")
     cached.add_argument("--kind", choices=("eval", "complete"), help="what for (default: eval)")
     cached.add_argument("--status", metavar="N", help="the status of a good run (default: 0)")
+    cached.add_argument("--pid", metavar="PID", help="the shell that asks (default: the parent)")
     cached.add_argument("words", metavar="TOOL ARGS...", nargs="...", help="what to run")
 
 

@@ -76,7 +76,7 @@ class Asked:
     def _ask(self, socket: str | None) -> None:
         try:
             path = find_socket(socket)
-            directory, shell, now = os.path.dirname(path), os.getppid(), int(time.time())
+            directory, shell, now = os.path.dirname(path), self._question.asker, int(time.time())
             if is_away(directory, shell, now):
                 return
             try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EVAL = "eval"
 COMPLETE = "complete"
 
-_OPTIONS = ("--max-age", "--env", "--file", "--shell", "--kind", "--status")
+_OPTIONS = ("--max-age", "--env", "--file", "--shell", "--kind", "--status", "--pid")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -34,10 +34,10 @@ class Question:
     """A tool with its arguments, and what its output depends on.
 
     `words` is `TOOL ARGS...` or `env NAME=VALUE... TOOL ARGS...`. `max_age` is in seconds, None for
-    any. `status` is the exit status of a run that may be kept.
+    any. `status` is the exit status of a run that may be kept. `asker` is the shell's process id.
     """
 
-    __slots__ = ("files", "kind", "max_age", "shell", "status", "variables", "words")
+    __slots__ = ("asker", "files", "kind", "max_age", "shell", "status", "variables", "words")
 
     def __init__(self) -> None:
         self.kind = EVAL
@@ -47,6 +47,7 @@ class Question:
         self.variables: list[str] = []
         self.files: list[str] = []
         self.status = 0
+        self.asker = os.getppid()
 
     @property
     def name(self) -> str | None:
@@ -140,6 +141,8 @@ def _set_option(question: Question, option: str, value: str) -> None:
             question.kind = value
         case "--status" if value.isascii() and value.isdigit():
             question.status = int(value)
+        case "--pid" if value.isascii() and value.isdigit():
+            question.asker = int(value)
         case _:
             raise QuestionError(f"{option} {value}: see `autoloadctl cached --help`")
 

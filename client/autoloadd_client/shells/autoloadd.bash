@@ -99,7 +99,7 @@ _autoloadd_output() {
       'Does what eval "$(TOOL ARGS...)" does, with the output of TOOL from the cache.' >&2
     [[ ${1-} == --help ]] || printf 'return 2'
   elif _autoloadd_is_there && ! _autoloadd_is_shells_own "$1"; then
-    exec "${_autoloadd_client[@]}" cached --shell "bash/${BASH_VERSION%%[!0-9.]*}" \
+    exec "${_autoloadd_client[@]}" cached --pid "$$" --shell "bash/${BASH_VERSION%%[!0-9.]*}" \
       "${options[@]}" -- "$@"
   else
     "$@"
@@ -229,7 +229,7 @@ _autoloadd_ask() {
       for file in app.py wsgi.py .env .flaskenv; do options+=(--file "$file"); done ;;
   esac
   "${_autoloadd_client[@]}" cached --kind complete --shell "bash/${BASH_VERSION%%[!0-9.]*}" \
-    --status "$status" "${options[@]}" -- "${words[@]}"
+    --pid "$$" --status "$status" "${options[@]}" -- "${words[@]}"
 }
 
 # `complete -C COMMAND`: run with the line in the environment, one answer in each line.
@@ -274,13 +274,19 @@ _autoloadd_has_dotenv_above() {
   return 1
 }
 
+# Wrap what is registered for the known tools. One process tells of all of them.
+_autoloadd_wrap_known() {
+  local tool specs= line=$'[^\n]*'
+  for tool in "${_autoloadd_known[@]}"; do
+    [[ -z ${_autoloadd_original[$tool]-} ]] && complete -p -- "$tool" &>/dev/null || continue
+    [[ -n $specs ]] || specs=$'\n'$(complete -p)$'\n'
+    [[ $specs =~ $'\n'("complete "$line" $tool")$'\n' ]] &&
+      _autoloadd_wrap "$tool" "${BASH_REMATCH[1]}" || :
+  done
+}
+
 _autoloadd_find_client "${BASH_SOURCE[0]%/shells/*}"
-for _autoloadd_tool in "${_autoloadd_known[@]}"; do
-  if complete -p -- "$_autoloadd_tool" &>/dev/null; then
-    _autoloadd_wrap "$_autoloadd_tool" "$(complete -p -- "$_autoloadd_tool")" || :
-  fi
-done
-unset _autoloadd_tool
+_autoloadd_wrap_known
 [[ -z $_autoloadd_posix ]] || set -o posix
 unset _autoloadd_posix
 # shellcheck disable=SC2139

@@ -246,11 +246,14 @@ def test_a_daemon_that_hangs_is_asked_once(cached: Cached, tool: Tool, idle_daem
         assert cached("slow", AUTOLOADD_WAIT_MS="50").stdout == b"slow\n"
         listening.accept()[0].close()
         assert len(away.read_text().splitlines()) == 2
+        # A shell may say which it is.
+        away.write_text(f"{int(time.time())} 1\n")
+        assert cached("--pid", "1", "slow").stdout == b"slow\n"
         away.write_text("".join(f"{int(time.time())} {shell}\n" for shell in (1, 2)))
         assert cached("slow").stdout == b"slow\n"
         with pytest.raises(BlockingIOError):
             listening.accept()
-    assert tool.runs == 5
+    assert tool.runs == 6
 
 
 def test_where_the_absence_cannot_be_noted_nothing_is_said(
