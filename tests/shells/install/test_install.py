@@ -59,9 +59,12 @@ def files(directory: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", SHELLS)
+CONTENTS = [None, b"", b"x=1\n", b"x=1", b"x=1\r\n", b"x=1\r\ny=2", b"\xff\n"]
+
+
 @pytest.mark.parametrize(
-    "content", [None, b"", b"x=1\n", b"x=1", b"x=1\r\n", b"x=1\r\ny=2", b"\xff\n"]
+    ("name", "content"),
+    [*(("bash", content) for content in CONTENTS), ("zsh", b"x=1"), ("zsh", None), ("fish", None)],
 )
 def test_in_and_out_leaves_every_byte_as_it_was(
     shell: Shell, tmp_path: Path, name: str, content: bytes | None
