@@ -3,6 +3,7 @@
 
 programs=(
   zsh:zsh
+  fish:fish
   strace:strace
   cc:build-essential
   systemd-analyze:systemd

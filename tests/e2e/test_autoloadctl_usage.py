@@ -126,7 +126,8 @@ def listed_commands(ctl: Ctl) -> list[str]:
 def test_the_main_help_lists_every_command_and_the_exit_codes(ctl: Ctl) -> None:
     assert listed_commands(ctl) == [
         "get", "put", "ls", "missing", "rm", "count", "stats", "clear", "flush", "warm",
-        "import", "export", "status", "ping", "shards", "drop", "shutdown", "version", "verify",
+        "import", "export", "publish", "cached", "shell", "why",
+        "status", "ping", "shards", "drop", "shutdown", "version", "verify",
     ]  # fmt: skip
     text = ctl("--help").stdout.decode()
     for code in ("0  found", "1  miss", "2  the command", "3  the daemon", "4  the daemon"):

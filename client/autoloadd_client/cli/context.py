@@ -41,9 +41,7 @@ class Context:
     def open_daemon(self) -> Cache:
         """Return a connection for the commands that need no producer."""
         timeout, bulk_timeout = self._timeouts
-        return Cache(
-            None, socket_path=self._socket_path, timeout=timeout, bulk_timeout=bulk_timeout
-        )
+        return Cache(None, socket_path=self.socket_path, timeout=timeout, bulk_timeout=bulk_timeout)
 
     def open_cache(
         self, producer: Producer | None = None, *, binary_mtime_ns: int | None = None
@@ -56,7 +54,7 @@ class Context:
         self._producer = producer or self.find_producer()
         return Cache(
             self._producer,
-            socket_path=self._socket_path,
+            socket_path=self.socket_path,
             binary_mtime_ns=self._read_mtime() if binary_mtime_ns is None else binary_mtime_ns,
             timeout=timeout,
             bulk_timeout=bulk_timeout,
@@ -97,7 +95,8 @@ class Context:
             )
 
     @property
-    def _socket_path(self) -> str | None:
+    def socket_path(self) -> str | None:
+        """The --socket, absolute; None: where it usually is."""
         path: str | None = self.arguments.socket
         return None if path is None else os.path.abspath(path)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autoloadd_client.errors import CacheError
 from autoloadd_client.shells.errors import ShellError
 
-from . import control, data, exchange, shard, verify, warming
+from . import cached, control, data, exchange, publish, shard, shell, verify, warming, why
 from .context import Context
 from .conventions import FailedError, UsageError, describe_failure, error_line
 from .parser import build_parser, default_options
@@ -24,6 +24,10 @@ _GROUPS = (
     shard.add_commands,
     warming.add_commands,
     exchange.add_commands,
+    publish.add_commands,
+    cached.add_commands,
+    shell.add_commands,
+    why.add_commands,
     control.add_commands,
     verify.add_commands,
 )

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class _Outcome:
-    """What a warm-up has done so far."""
+class Outcome:
+    """What a warm-up has done so far. `fresh` counts what needed nothing."""
 
     fresh: int = 0
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -43,17 +43,17 @@ def run_warm(context: Context) -> int:
     """Find, ask what is missing, compile just that, store it in one go, and say what was done."""
     _refuse_foreign_options(context)
     # Python's own answer to SIGTERM would leave the directory with the compiled files behind.
-    signal.signal(signal.SIGTERM, _end_cleanly)
+    signal.signal(signal.SIGTERM, end_cleanly)
     started = time.monotonic_ns()
     directories = _check_directories(context)
     zsh = find_zsh(context.arguments.binary)
     found = find_functions(directories or zsh.fpath)
-    outcome = _Outcome(left_out=list(found.left_out))
+    outcome = Outcome(left_out=list(found.left_out))
     with context.open_cache(zsh.producer, binary_mtime_ns=zsh.mtime_ns) as cache:
-        wanted = _ask_what_is_missing(cache, found, zsh)
+        wanted = ask_what_is_missing(cache, found.functions, zsh)
         outcome.fresh = len(found.functions) - len(wanted)
-        _compile(zsh, wanted, outcome)
-        _store(cache, outcome)
+        compile_into(zsh, wanted, outcome)
+        store(cache, outcome)
     _report(context, zsh, found, outcome, time.monotonic_ns() - started)
     return FOUND if outcome.fresh or outcome.entries or not outcome.left_out else MISS
 
@@ -67,7 +67,8 @@ def _refuse_foreign_options(context: Context) -> None:
         )
 
 
-def _end_cleanly(_number: int, _frame: object) -> NoReturn:
+def end_cleanly(_number: int, _frame: object) -> NoReturn:
+    """End by SystemExit: what is in `with` is left as by any other exception."""
     sys.exit(TERMINATED)
 
 
@@ -91,13 +92,15 @@ def _check_directories(context: Context) -> Sequence[str]:
     return usable
 
 
-def _ask_what_is_missing(cache: Cache, found: Found, zsh: Zsh) -> list[Function]:
-    items = [(function.name, function.fingerprint, zsh.mtime_ns) for function in found.functions]
+def ask_what_is_missing(cache: Cache, functions: Sequence[Function], zsh: Zsh) -> list[Function]:
+    """Return those functions that the cache does not have as their files are now."""
+    items = [(function.name, function.fingerprint, zsh.mtime_ns) for function in functions]
     missing = frozenset(cache.missing(items))
-    return [function for function in found.functions if function.name in missing]
+    return [function for function in functions if function.name in missing]
 
 
-def _compile(zsh: Zsh, functions: Sequence[Function], outcome: _Outcome) -> None:
+def compile_into(zsh: Zsh, functions: Sequence[Function], outcome: Outcome) -> None:
+    """Have zsh compile functions, and add what comes of them to the outcome."""
     progress = Progress(sys.stderr, "compiling", len(functions))
     for done, result in enumerate(compile_functions(zsh, functions), start=1):
         if isinstance(result, LeftOut):
@@ -111,7 +114,8 @@ def _compile(zsh: Zsh, functions: Sequence[Function], outcome: _Outcome) -> None
     progress.clear()
 
 
-def _store(cache: Cache, outcome: _Outcome) -> None:
+def store(cache: Cache, outcome: Outcome) -> None:
+    """Cache what was compiled, in one go."""
     if not outcome.entries:
         return
     progress = Progress(sys.stderr, "storing", len(outcome.entries))
@@ -121,7 +125,7 @@ def _store(cache: Cache, outcome: _Outcome) -> None:
         progress.clear()
 
 
-def _report(context: Context, zsh: Zsh, found: Found, outcome: _Outcome, took_ns: int) -> None:
+def _report(context: Context, zsh: Zsh, found: Found, outcome: Outcome, took_ns: int) -> None:
     if context.wants_json:
         context.write_json(
             {
@@ -148,7 +152,7 @@ def _count_functions(found: Found) -> int:
     return len(found.functions) + len(found.left_out)
 
 
-def _summarise(zsh: Zsh, found: Found, outcome: _Outcome, took_ns: int) -> str:
+def _summarise(zsh: Zsh, found: Found, outcome: Outcome, took_ns: int) -> str:
     total = _count_functions(found)
     functions = format_count(total, "function")
     directories = format_count(found.directories, "directory", "directories")

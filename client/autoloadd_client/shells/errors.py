@@ -2,7 +2,8 @@
 
 ShellError
 ├── ShellMissingError     there is no such shell here: tell the user how to install it
-└── ShellFailedError      it is there and does not do what it should: show its message
+├── ShellFailedError      it is there and does not do what it should: show its message
+└── BytecodeError         this is not what that shell compiled: compile it again
 """
 
 from __future__ import annotations
@@ -18,3 +19,7 @@ class ShellMissingError(ShellError):
 
 class ShellFailedError(ShellError):
     """The shell could not be run, or its answer makes no sense."""
+
+
+class BytecodeError(ShellError):
+    """Bytes are not the compiled function that they should be."""

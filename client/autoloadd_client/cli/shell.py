@@ -1,0 +1,158 @@
+"""The command `shell`: autoloadd in a shell's start-up file, and out of it again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from .conventions import PROGRAM, UsageError
+from .parser import add_command
+from .statuses import FOUND, MISS
+
+if TYPE_CHECKING:
+    from autoloadd_client.shells.rc_file import RcFile
+
+    from .context import Context
+    from .parser import Subparsers
+
+_SHELLS = ("zsh", "bash", "fish")
+
+_EXAMPLES = """\
+  autoloadctl shell install zsh
+  autoloadctl shell install bash --dry-run
+  autoloadctl shell install zsh --rc ~/dotfiles/zshrc
+  autoloadctl shell uninstall fish
+  autoloadctl shell status
+"""
+
+_MORE = """
+
+install adds one line, with the mark `# autoloadd`, to the end of .zshrc (in ZDOTDIR), .bashrc, or
+fish's conf.d/autoloadd.fish, and shows it first. Where the line is there, nothing is done. You may
+move it: it is found wherever it stands. The file as it was is kept beside it. uninstall takes
+exactly that line out; the line by itself does nothing once autoloadd is gone.
+
+exit status: 0 done, or so already; 1 uninstall: it was not there, status: it is nowhere."""
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    """Add this command to autoloadctl's."""
+    shell = add_command(
+        subparsers,
+        "shell",
+        run_shell,
+        summary="switch autoloadd on or off in a shell's start-up file",
+        operands="install|uninstall|status [zsh|bash|fish]",
+        examples=_EXAMPLES,
+        data=False,
+        more=_MORE,
+    )
+    actions = ("install", "uninstall", "status")
+    shell.add_argument("action", metavar="ACTION", choices=actions, help=" or ".join(actions))
+    shell.add_argument(
+        "shell", metavar="SHELL", nargs="?", choices=_SHELLS, help="; ".join(_SHELLS)
+    )
+    shell.add_argument("--rc", metavar="FILE", help="the start-up file, where it is not the usual")
+    shell.add_argument("--dry-run", action="store_true", help="show the line, and change nothing")
+
+
+def run_shell(context: Context) -> int:
+    """Install, uninstall or describe."""
+    # Shells are started, and files changed: no other command needs what that loads.
+    from autoloadd_client.shells.rc_file import rc_file  # noqa: PLC0415
+
+    arguments = context.arguments
+    if arguments.action == "status" and arguments.shell is None:
+        if arguments.rc is not None:
+            raise UsageError("which shell reads --rc FILE? Give zsh, bash or fish")
+        return _run_status(context, [name for name in _SHELLS if shutil.which(name)])
+    if arguments.shell is None:
+        raise UsageError(f"which shell? {PROGRAM} shell {arguments.action} zsh, bash or fish")
+    if arguments.action == "status":
+        return _run_status(context, [arguments.shell])
+    file = rc_file(arguments.shell, path=arguments.rc, environment=os.environ)
+    return _install(context, file) if arguments.action == "install" else _uninstall(context, file)
+
+
+def _install(context: Context, file: RcFile) -> int:
+    line, wanted = os.fsdecode(file.command), file.preview()
+    if context.arguments.dry_run or wanted is None:
+        done = False
+    else:
+        if not context.wants_json:
+            context.say(f"{file.path}:\n  {line}  # autoloadd")
+        done = file.install()
+    if context.wants_json:
+        context.write_json(_describe(file, changed=done, line=line))
+    elif done:
+        context.say(f"added; {_next_step(file.shell)}")
+    elif wanted is None:
+        context.say(f"{file.path}: it is there already")
+    else:
+        context.say(f"{file.path}: would add\n  {line}  # autoloadd")
+    if shutil.which(PROGRAM) is None:
+        context.warn(
+            f"{PROGRAM} is not in PATH: the shell will do without the cache until it is there"
+        )
+    return FOUND
+
+
+def _uninstall(context: Context, file: RcFile) -> int:
+    line = file.find()
+    dry = context.arguments.dry_run
+    done = line is not None and not dry and file.uninstall()
+    shown = None if line is None else os.fsdecode(line)
+    if context.wants_json:
+        context.write_json(_describe(file, changed=done, line=shown))
+    elif line is None:
+        context.say(f"{file.path}: it is not there")
+    else:
+        context.say(f"{file.path}: {'would take out' if dry else 'taken out'}\n  {shown}")
+    return MISS if line is None else FOUND
+
+
+def _run_status(context: Context, shells: list[str]) -> int:
+    from autoloadd_client.shells.rc_file import rc_file  # noqa: PLC0415  as above
+
+    path = context.arguments.rc
+    files = [rc_file(shell, path=path, environment=os.environ) for shell in shells]
+    found = [(file, file.find()) for file in files]
+    if context.wants_json:
+        context.write_json([_state(file, line) for file, line in found])
+    else:
+        for file, line in found:
+            context.say(f"{file.shell:<4}  {_word(file, line):<9}  {file.path}")
+    return FOUND if any(line is not None for _, line in found) else MISS
+
+
+def _word(file: RcFile, line: bytes | None) -> str:
+    if line is None:
+        return "off"
+    # Of another installation, perhaps one that is gone.
+    return "on" if line == file.command else "on, other"
+
+
+def _state(file: RcFile, line: bytes | None) -> dict[str, object]:
+    return {
+        "shell": file.shell,
+        "file": file.path,
+        "installed": line is not None,
+        "current": line == file.command,
+        "line": None if line is None else os.fsdecode(line),
+    }
+
+
+def _describe(file: RcFile, *, changed: bool, line: str | None) -> dict[str, object]:
+    return {"shell": file.shell, "file": file.path, "changed": changed, "line": line}
+
+
+def _next_step(shell: str) -> str:
+    examples = {
+        "zsh": 'write `autoloadd-eval starship init zsh` behind it for `eval "$(starship init '
+        'zsh)"`',
+        "bash": 'write `autoloadd-eval starship init bash` behind it for `eval "$(starship init '
+        'bash)"`',
+        "fish": "write `autoloadd-eval starship init fish` for `starship init fish | source`",
+    }
+    return f"new shells have it. {examples[shell][0].upper()}{examples[shell][1:]}"

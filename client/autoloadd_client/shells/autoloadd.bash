@@ -1,0 +1,293 @@
+# autoloadd for bash 5: what slow tools print, from the cache.
+#
+#   source /path/to/autoloadd.bash                 in .bashrc, behind what registers completions
+#   autoloadd-eval [--max-age 1d] [--env NAME]... TOOL ARGS...     for `eval "$(TOOL ARGS)"`
+#   autoloadd-complete TOOL...                     the completion that TOOL has, from the cache
+#
+# docs/shells.md says what is cached and what is not. Whatever goes wrong with the cache, the shell
+# does what it would have done without it, and says nothing. Nothing here needs a process but the
+# question itself.
+#
+# shellcheck shell=bash
+
+# The alias `autoloadd-eval` reads this file with arguments: text that is sourced declares its
+# variables where the caller stands, as in a plain `eval` there. In a function they were local to it.
+if [[ ${1-} == :autoloadd-eval: ]]; then
+  shift
+  # The text has the positional parameters of no one else.
+  eval "shift $#; $(_autoloadd_output "$@")"
+  return
+fi
+
+((${BASH_VERSINFO[0]-0} >= 5)) || return 0
+
+unalias autoloadd-eval 2>/dev/null || :
+
+# In POSIX mode the names of functions have no hyphen.
+[[ :$SHELLOPTS: == *:posix:* ]] && _autoloadd_posix=1 || _autoloadd_posix=
+set +o posix
+
+# What has a completion that runs the tool, and prints the same for the same tool: at the positions
+# that _autoloadd_is_safe knows.
+_autoloadd_known=(aws black flask npm pip pip3 uvicorn)
+
+# The completion function (or -C command, with a mark before it) that each tool had.
+declare -gA _autoloadd_original
+
+# Where a directory of PATH has the program $1: in REPLY. Fails where none has.
+_autoloadd_search() {
+  local directory
+  local -a directories
+  IFS=: read -rd '' -a directories <<<"$PATH:" || :
+  for directory in "${directories[@]}"; do
+    directory=${directory%$'\n'}
+    REPLY=${directory:-.}/$1
+    [[ -f $REPLY && -x $REPLY ]] && return 0
+  done
+  return 1
+}
+
+# How the client is started: by its own Python without `site`, which is a third of its time. Where
+# it is not found, nothing is asked.
+_autoloadd_find_client() {
+  local REPLY line=
+  _autoloadd_client=()
+  _autoloadd_search autoloadctl || return 0
+  { IFS= read -r line <"$REPLY"; } 2>/dev/null || :
+  if [[ $line != '#!'/*python* || $line == *' '* ]]; then
+    _autoloadd_client=("$REPLY")
+  elif [[ -x ${line#??} && -r $1/cli/bare.py ]]; then
+    _autoloadd_client=("${line#??}" -I -S "$1/cli/bare.py")
+  fi
+}
+
+# Whether there may be a daemon to ask. The path is that of docs/protocol.md.
+_autoloadd_is_there() {
+  local place=${AUTOLOADD_SOCKET-} base
+  case ${AUTOLOADD_CACHE-},${ZSHRS_CACHE-} in
+    0,*|*,0|[Ff][Aa][Ll][Ss][Ee],*|*,[Ff][Aa][Ll][Ss][Ee]|[Nn][Oo],*|*,[Nn][Oo]) return 1 ;;
+  esac
+  if [[ -z $place ]]; then
+    for base in "/run/user/$EUID" "${XDG_RUNTIME_DIR-}"; do
+      if [[ $base == /* && -d $base && ! -h $base && -O $base ]]; then
+        place=$base/autoloadd/socket
+        break
+      fi
+    done
+  fi
+  if [[ -z $place ]]; then
+    base=${HOME-}/.cache
+    [[ ${XDG_CACHE_HOME-} == /* ]] && base=$XDG_CACHE_HOME
+    place=$base/autoloadd/run/socket
+  fi
+  ((${#_autoloadd_client[@]})) && [[ -S $place && -x ${_autoloadd_client[0]} ]]
+}
+
+# Print what TOOL ARGS... prints. To be run in a subshell, which becomes the client.
+_autoloadd_output() {
+  local -a options=()
+  while [[ ${1-} == -* ]]; do
+    case $1 in
+      --) shift; break ;;
+      --max-age=*|--env=*) options+=("$1"); shift ;;
+      --max-age|--env) options+=("$1=${2-}"); shift; [[ $# == 0 ]] || shift ;;
+      *) break ;;
+    esac
+  done
+  if [[ ${1--} == -* ]]; then
+    printf '%s\n' 'usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...' \
+      'Does what eval "$(TOOL ARGS...)" does, with the output of TOOL from the cache.' >&2
+    [[ ${1-} == --help ]] || printf 'return 2'
+  elif _autoloadd_is_there && ! _autoloadd_is_shells_own "$1"; then
+    exec "${_autoloadd_client[@]}" cached --pid "$$" --shell "bash/${BASH_VERSION%%[!0-9.]*}" \
+      "${options[@]}" -- "$@"
+  else
+    "$@"
+  fi
+}
+
+# Whether a name is a function or a builtin: no program that could be cached.
+_autoloadd_is_shells_own() {
+  [[ $1 != */* && $(type -t -- "$1") == @(function|builtin|keyword) ]]
+}
+
+# For places that no alias reaches, such as scripts.
+function autoloadd-eval {
+  eval "$(_autoloadd_output "$@")"
+}
+
+# ---- completion
+
+# Answer each TOOL's completion from the cache: the one that is registered, or the tool's own.
+function autoloadd-complete {
+  local tool status=0
+  for tool; do
+    [[ -z ${_autoloadd_original[$tool]-} ]] || continue
+    complete -p -- "$tool" &>/dev/null || _autoloadd_register "$tool"
+    _autoloadd_wrap "$tool" "$(complete -p -- "$tool" 2>/dev/null)" || {
+      printf '%s\n' "autoloadd-complete: bash completes nothing for $tool yet: load it first" >&2
+      status=1
+    }
+  done
+  return "$status"
+}
+
+# Register the completion that TOOL brings along, or that bash-completion would when it is asked.
+_autoloadd_register() {
+  case $1 in
+    aws) complete -C aws_completer aws ;;
+    black|flask|uvicorn) eval "$(_autoloadd_output env "_${1^^}_COMPLETE=bash_source" "$1")" ;;
+    npm) eval "$(_autoloadd_output npm completion)" ;;
+    pip|pip3) eval "$(_autoloadd_output "$1" completion --bash)" ;;
+    *) declare -F _completion_loader >/dev/null && _completion_loader "$1" &>/dev/null ;;
+  esac
+}
+
+# Register _autoloadd_tab in the place of what a `complete -p` line says.
+_autoloadd_wrap() {
+  local tool=$1 form='^(complete .*)-([FC]) (.+) ([^ ]+)$'
+  [[ $tool =~ ^[[:alnum:]_.+-]+$ && $2 =~ $form ]] || return 1
+  if [[ ${BASH_REMATCH[2]} == F ]]; then
+    _autoloadd_original[$tool]=${BASH_REMATCH[3]}
+  else
+    local command
+    eval "command=${BASH_REMATCH[3]}"
+    # shellcheck disable=SC2154
+    _autoloadd_original[$tool]=:$command
+  fi
+  [[ ${_autoloadd_original[$tool]} != _autoloadd_tab ]] || return 1
+  eval "${BASH_REMATCH[1]}-F _autoloadd_tab ${BASH_REMATCH[4]}"
+}
+
+# The completion function of every wrapped tool: the tool's own, run while the tool is ours.
+_autoloadd_tab() {
+  local _autoloadd_tool=${1##*/}
+  local _autoloadd_function=${_autoloadd_original[$_autoloadd_tool]-}
+  local _autoloadd_watched=$1
+  if ! _autoloadd_is_there || ! _autoloadd_is_safe "$_autoloadd_tool"; then
+    _autoloadd_watched=
+  fi
+  if [[ $_autoloadd_function == :* ]]; then
+    _autoloadd_tab_of_command "${_autoloadd_function#:}" "$@"
+    return
+  fi
+  if [[ -z $_autoloadd_watched ]] || declare -F -- env >/dev/null || declare -F -- "$1" >/dev/null
+  then
+    "$_autoloadd_function" "$@"
+    return
+  fi
+  # An interrupt may leave these two behind: they then do what the programs do.
+  eval "function env { _autoloadd_instead env \"\$@\"; }"
+  eval "function $1 { _autoloadd_instead ${1@Q} \"\$@\"; }"
+  "$_autoloadd_function" "$@"
+  local status=$?
+  unset -f env "$1"
+  return "$status"
+}
+
+# What `env` and the tool are while a completion function runs: always in a subshell of it.
+_autoloadd_instead() {
+  local word variable
+  local -a words=("$@")
+  if [[ $1 == env ]]; then
+    for word in "${@:2}"; do [[ $word == *=* ]] || break; done
+  else
+    word=$1
+    # What the call itself has put before the tool.
+    for variable in COMP_WORDS COMP_CWORD COMP_LINE COMP_POINT PIP_AUTO_COMPLETE; do
+      [[ -v $variable && ${!variable@a} == *x* ]] && words=("$variable=${!variable}" "${words[@]}")
+    done
+    words=(env "${words[@]}")
+  fi
+  if [[ -z ${_autoloadd_watched-} || $word != "$_autoloadd_watched" ]]; then
+    command "$@"
+    return
+  fi
+  _autoloadd_ask "$word" "${words[@]}"
+}
+
+# Ask for what the words ${@:2}, which begin with env and run the tool $1, print.
+_autoloadd_ask() {
+  local REPLY=$1 status=0 file
+  local -a options=(--env PYTHONPATH) words=("${@:2}")
+  [[ ${1##*/} == pip* ]] && status=1
+  # A Python program that gets more packages does more.
+  if [[ $1 == */* ]] || _autoloadd_search "$1"; then
+    for file in "${REPLY%/*}"/../lib/python3*/site-packages; do
+      [[ -d $file ]] && options+=(--file "$file")
+    done
+  fi
+  case ${1##*/} in
+    aws*)
+      for file in ~/.aws/cli/alias "${AWS_CONFIG_FILE:-$HOME/.aws/config}" ~/.aws/models; do
+        options+=(--file "$file")
+      done ;;
+    flask)
+      # It loads the application that it finds here. What that imports is nobody's to know.
+      options+=(--max-age 10m)
+      words=(env "PWD=$PWD" "${words[@]:1}")
+      for file in app.py wsgi.py .env .flaskenv; do options+=(--file "$file"); done ;;
+  esac
+  "${_autoloadd_client[@]}" cached --kind complete --shell "bash/${BASH_VERSION%%[!0-9.]*}" \
+    --pid "$$" --status "$status" "${options[@]}" -- "${words[@]}"
+}
+
+# `complete -C COMMAND`: run with the line in the environment, one answer in each line.
+_autoloadd_tab_of_command() {
+  local -x COMP_LINE=$COMP_LINE COMP_POINT=$COMP_POINT COMP_KEY=${COMP_KEY-} COMP_TYPE=${COMP_TYPE-}
+  local -a words=(env "COMP_LINE=$COMP_LINE" "COMP_POINT=$COMP_POINT" "$1" "${@:2}")
+  if [[ -n $_autoloadd_watched && $1 != *[[:space:]\'\"\$]* ]]; then
+    mapfile -t COMPREPLY < <(_autoloadd_ask "$1" "${words[@]}")
+  else
+    mapfile -t COMPREPLY < <(eval "$1" '"${@:2}"')
+  fi
+}
+
+# Whether what a tool completes at this place depends on nothing but the tool.
+_autoloadd_is_safe() {
+  local current=${COMP_WORDS[COMP_CWORD]} word
+  case $1 in
+    pip|pip3)
+      # Else: packages that are installed, and files.
+      ((COMP_CWORD == 1)) || [[ $current == -* ]] ;;
+    npm)
+      # Else: scripts of package.json, packages, configuration.
+      ((COMP_CWORD == 1)) || [[ $current == -* && ${COMP_WORDS[1]} != run* ]] ;;
+    aws)
+      # Else: what is there in the account.
+      [[ $current == -* ]] && return
+      for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do [[ $word != -* ]] || return 1; done ;;
+    flask)
+      # Else: an application that is named elsewhere.
+      [[ -z ${FLASK_APP-} && " ${COMP_WORDS[*]} " != *' '-[Ae]* &&
+        " ${COMP_WORDS[*]} " != *' --'@(app|env)* ]] && ! _autoloadd_has_dotenv_above ;;
+  esac
+}
+
+# Whether flask would read an application's name from a file above this directory.
+_autoloadd_has_dotenv_above() {
+  local directory=$PWD
+  while [[ $directory == */* ]]; do
+    directory=${directory%/*}
+    [[ -e $directory/.env || -e $directory/.flaskenv ]] && return 0
+  done
+  return 1
+}
+
+# Wrap what is registered for the known tools. One process tells of all of them.
+_autoloadd_wrap_known() {
+  local tool specs= line=$'[^\n]*'
+  for tool in "${_autoloadd_known[@]}"; do
+    [[ -z ${_autoloadd_original[$tool]-} ]] && complete -p -- "$tool" &>/dev/null || continue
+    [[ -n $specs ]] || specs=$'\n'$(complete -p)$'\n'
+    [[ $specs =~ $'\n'("complete "$line" $tool")$'\n' ]] &&
+      _autoloadd_wrap "$tool" "${BASH_REMATCH[1]}" || :
+  done
+}
+
+_autoloadd_find_client "${BASH_SOURCE[0]%/shells/*}"
+_autoloadd_wrap_known
+[[ -z $_autoloadd_posix ]] || set -o posix
+unset _autoloadd_posix
+# shellcheck disable=SC2139
+alias autoloadd-eval=". ${BASH_SOURCE[0]@Q} :autoloadd-eval:"

@@ -1,0 +1,2 @@
+# Read in the place of the completion that fish has for aws, which is then asked of the cache.
+__autoloadd_load aws

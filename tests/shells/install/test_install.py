@@ -1,0 +1,276 @@
+"""`autoloadctl shell`: a line in the file that the shell reads, and no trace of it afterwards."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import autoloadd_client
+from autoloadd_client.shells.errors import ShellFailedError
+from autoloadd_client.shells.rc_file import make_command, rc_file, source_path
+
+from ...running import own_environment, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Shell = Callable[..., subprocess.CompletedProcess[str]]
+
+SHELLS = {"zsh": ".zshrc", "bash": ".bashrc", "fish": ".config/fish/conf.d/autoloadd.fish"}
+CTL = [sys.executable, "-m", "autoloadd_client.cli", "shell"]
+BACKUP = ".before-autoloadd"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    programs = os.path.dirname(sys.executable)
+    found = own_environment({"HOME": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}"})
+    return {key: value for key, value in found.items() if key not in ("ZDOTDIR", "XDG_CONFIG_HOME")}
+
+
+@pytest.fixture
+def shell(environment: dict[str, str]) -> Shell:
+    """Run `autoloadctl shell` in a home of the test's own."""
+
+    def run(*arguments: str, status: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+        ran = subprocess.run(
+            [*CTL, *arguments], capture_output=True, text=True, check=False, timeout=60,
+            env={**environment, **more},
+        )  # fmt: skip
+        assert ran.returncode == status, ran.stderr
+        return ran
+
+    return run
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and not path.name.endswith(BACKUP)
+    }
+
+
+CONTENTS = [None, b"", b"x=1\n", b"x=1", b"x=1\r\n", b"x=1\r\ny=2", b"\xff\n"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [*(("bash", content) for content in CONTENTS), ("zsh", b"x=1"), ("zsh", None), ("fish", None)],
+)
+def test_in_and_out_leaves_every_byte_as_it_was(
+    shell: Shell, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    path = tmp_path / SHELLS[name]
+    if content is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    before = files(tmp_path)
+    shown = shell("install", name).stdout
+    assert shown.startswith(f"{path}:\n  {make_command(name, source_path(name)).decode()}  # auto")
+    assert "\nadded; new shells have it. Write `autoloadd-eval starship init " in shown
+    once = files(tmp_path)
+    assert once[SHELLS[name]].startswith(content or b"")
+    assert shell("install", name).stdout == f"{path}: it is there already\n"
+    assert files(tmp_path) == once
+    assert shell("status", name).stdout == f"{name:<4}  on         {path}\n"
+    if content is not None:
+        assert Path(f"{path}{BACKUP}").read_bytes() == content
+    assert "taken out" in shell("uninstall", name).stdout
+    assert files(tmp_path) == before
+    assert shell("uninstall", name, status=1).stdout == f"{path}: it is not there\n"
+    assert shell("status", name, status=1).stdout == f"{name:<4}  off        {path}\n"
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_the_shell_reads_it_and_a_package_that_is_gone_is_silent(
+    shell: Shell, tmp_path: Path, name: str, environment: dict[str, str]
+) -> None:
+    shell("install", name)
+    path = tmp_path / SHELLS[name]
+    options = {"zsh": ["-d"], "bash": [], "fish": []}[name]
+    known = {"zsh": "whence -w autoloadd-complete", "bash": "type -t autoloadd-complete",
+             "fish": "type -t autoloadd-complete"}[name]  # fmt: skip
+
+    def run(command: str) -> tuple[str, list[str]]:
+        ran = subprocess.run(
+            [name, *options, "-ic", command], capture_output=True, text=True, check=False,
+            timeout=60, env=environment, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        noise = ("bash: cannot set terminal process group", "bash: no job control")
+        return ran.stdout, [x for x in ran.stderr.splitlines() if not x.startswith(noise)]
+
+    assert run(known) in (("autoloadd-complete: function\n", []), ("function\n", []))
+    gone = path.read_text().replace("autoloadd_client", "gone")
+    path.write_text(gone)
+    assert run("echo on") == ("on\n", [])
+
+
+def test_a_dry_run_changes_nothing(shell: Shell, tmp_path: Path) -> None:
+    before = files(tmp_path)
+    shown = shell("install", "bash", "--dry-run").stdout
+    line = make_command("bash", source_path("bash")).decode()
+    assert shown == f"{tmp_path}/.bashrc: would add\n  {line}  # autoloadd\n"
+    assert files(tmp_path) == before
+    shell("install", "bash")
+    once = files(tmp_path)
+    assert shell("install", "bash", "--dry-run").stdout.endswith("it is there already\n")
+    shown = shell("uninstall", "bash", "--dry-run").stdout
+    assert shown == f"{tmp_path}/.bashrc: would take out\n  {line}\n"
+    assert files(tmp_path) == once
+
+
+def test_mode_links_and_inode_stay(shell: Shell, tmp_path: Path) -> None:
+    real, other = tmp_path / "dotfiles" / "bashrc", tmp_path / "hard"
+    real.parent.mkdir()
+    real.write_text("x=1\n")
+    real.chmod(0o640)
+    os.link(real, other)
+    if os.geteuid() == 0:
+        os.chown(real, 65534, 65534)
+    (tmp_path / ".bashrc").symlink_to("dotfiles/bashrc")
+    before = real.stat()
+    for action in ("install", "uninstall"):
+        shell(action, "bash")
+        assert (tmp_path / ".bashrc").is_symlink()
+        now = real.stat()
+        assert (now.st_mode, now.st_uid, now.st_ino) == (
+            before.st_mode,
+            before.st_uid,
+            before.st_ino,
+        )
+    assert other.read_text() == "x=1\n"
+    assert stat.S_IMODE((tmp_path / f".bashrc{BACKUP}").stat().st_mode) == 0o640
+
+
+def test_zsh_says_itself_where_its_file_is(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "zsh").mkdir()
+    (tmp_path / ".zshenv").write_text("print noise; ZDOTDIR=~/zsh\n")
+    shell("install", "zsh")
+    assert (tmp_path / "zsh" / ".zshrc").exists()
+    shell("install", "fish", XDG_CONFIG_HOME=str(tmp_path / "xdg"))
+    assert (tmp_path / "xdg/fish/conf.d/autoloadd.fish").exists()
+
+
+def test_another_file_and_another_installation(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "profile"
+    shell("install", "bash", "--rc", str(path))
+    path.write_bytes(path.read_bytes().replace(b"autoloadd_client/", b"old/"))
+    assert "on, other  " in shell("status", "bash", "--rc", str(path)).stdout
+    assert "added" in shell("install", "bash", "--rc", str(path)).stdout
+    assert b"old/" not in path.read_bytes()
+    assert path.read_bytes().count(b"# autoloadd") == 1
+    shell("uninstall", "bash", "--rc", str(path))
+    assert not path.exists()
+
+
+def test_json(shell: Shell, tmp_path: Path) -> None:
+    path = str(tmp_path / ".bashrc")
+    line = make_command("bash", source_path("bash")).decode()
+
+    def said(*arguments: str, status: int = 0) -> Any:
+        return json.loads(shell(*arguments, "--json", status=status).stdout)
+
+    wanted = {"shell": "bash", "file": path, "changed": True, "line": line}
+    assert said("install", "bash", "--dry-run") == {**wanted, "changed": False}
+    assert said("install", "bash") == wanted
+    assert said("install", "bash") == {**wanted, "changed": False}
+    (bash,) = (each for each in said("status") if each["shell"] == "bash")
+    assert bash == {"shell": "bash", "file": path, "installed": True, "current": True, "line": line}
+    assert said("uninstall", "bash") == wanted
+    assert said("uninstall", "bash", status=1) == {**wanted, "changed": False, "line": None}
+
+
+def test_two_at_once_add_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / ".bashrc"
+    path.write_text("x=1\n")
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        started = [
+            subprocess.Popen([*CTL, "install", "bash"], env=environment, stdout=subprocess.DEVNULL)
+            for _ in range(2)
+        ]
+
+        def waiting() -> int:
+            """Both have seen that the line is missing."""
+            inode = f":{path.stat().st_ino} "
+            locks = Path("/proc/locks").read_text().splitlines()
+            return sum("->" in line and inode in line for line in locks)
+
+        wait_until(lambda: waiting() == 2, 30, "both to wait for the lock")
+    assert [process.wait(60) for process in started] == [0, 0]
+    assert path.read_bytes().count(b"# autoloadd") == 1
+
+
+def test_what_cannot_be_done_is_refused_with_the_reason(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / ".bashrc"
+    by_hand = "give another file with --rc FILE, or write this line yourself: [ -r "
+    path.mkdir()
+    assert f"{path} is no regular file: {by_hand}" in shell("install", "bash", status=2).stderr
+    path.rmdir()
+    path.symlink_to("/none/bashrc")
+    message = f"{path} is a link to /none/bashrc, which is not there: {by_hand}"
+    assert message in shell("install", "bash", status=2).stderr
+    path.unlink()
+    (tmp_path / "file").touch()
+    where = str(tmp_path / "file" / "bashrc")
+    message = f"{where}: Not a directory: {by_hand}"
+    assert message in shell("install", "bash", "--rc", where, status=2).stderr
+    message = shell("install", "bash", "--rc", "/proc/none/bashrc", status=2).stderr
+    assert f": No such file or directory: {by_hand}" in message
+    for action in ("install", "uninstall"):
+        message = shell(action, status=2).stderr
+        assert f"which shell? autoloadctl shell {action} zsh, bash or fish" in message
+    message = shell("status", "--rc", "x", status=2).stderr
+    assert "which shell reads --rc FILE? Give zsh, bash or fish" in message
+    message = shell("install", "bash", status=2, HOME="").stderr
+    assert "HOME is not set; --rc FILE says which file the shell reads" in message
+    message = shell("install", "fish", status=2, PATH=str(tmp_path)).stderr
+    assert "fish is not in PATH; --rc FILE says which file it reads" in message
+
+
+def test_a_zsh_that_does_not_run_is_told(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "zsh").write_bytes(b"\0")
+    (tmp_path / "bin" / "zsh").chmod(0o755)
+    message = shell("install", "zsh", status=2, PATH=str(tmp_path / "bin")).stderr
+    assert "zsh could not say its ZDOTDIR: " in message
+    assert message.endswith("; give --rc FILE\n")
+
+
+def test_autoloadctl_that_no_shell_finds_is_told(shell: Shell, tmp_path: Path) -> None:
+    rc = str(tmp_path / "rc")
+    ran = shell("install", "bash", "--rc", rc, PATH="/usr/bin:/bin")
+    assert ran.stderr == (
+        "autoloadctl is not in PATH: the shell will do without the cache until it is there\n"
+    )
+
+
+def test_an_installation_without_the_file_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(autoloadd_client, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(ShellFailedError, match=r"autoloadd\.bash is missing: install autoloadd"):
+        rc_file("bash", path="rc", environment={})
+    odd = tmp_path / "odd\nname"
+    (odd / "shells").mkdir(parents=True)
+    (odd / "shells" / "autoloadd.bash").touch()
+    monkeypatch.setattr(autoloadd_client, "__file__", str(odd / "__init__.py"))
+    with pytest.raises(ShellFailedError, match="no one line can hold this path"):
+        rc_file("bash", path="rc", environment={})
+
+
+def test_once_is_enough_also_for_two_that_both_saw_it_missing(tmp_path: Path) -> None:
+    path = tmp_path / "rc"
+    file = rc_file("bash", path=str(path), environment={})
+    assert not file.uninstall()
+    assert [file.install(), file.install()] == [True, False]
+    assert [file.uninstall(), file.uninstall()] == [True, False]

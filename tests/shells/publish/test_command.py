@@ -1,0 +1,201 @@
+"""`autoloadctl publish zsh`: what it says and does, and how little where nothing has changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from autoloadd_client.publishing.farm import lock
+from autoloadd_client.shells.fingerprint import fingerprint_file
+from autoloadd_client.shells.zsh import find_zsh
+
+from ...e2e.conftest import ctl_environment
+from ...e2e.test_autoloadctl_fast import HEAVY, imported
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ...e2e.conftest import Ctl
+    from ...running import Daemon
+    from .conftest import Farm
+
+UNCHANGED = b"zsh: nothing has changed in fpath since it was published\n"
+
+
+def test_it_says_where_and_how_many(farm: Farm) -> None:
+    ran = farm.ctl("publish", "zsh", "--fpath", farm.directory)
+    version = find_zsh().version
+    where = f"{farm.run_directory}/zsh-{version}/farm"
+    assert ran.stdout.decode().startswith(f"zsh {version}: 2 functions published in {where}: ")
+    assert b", 2 compiled, " in ran.stdout
+    assert farm.ctl("publish", "zsh", "--print-dir").stdout.decode() == f"{where}\n"
+    printed = farm.ctl("publish", "zsh", "--print-dir", "--json").stdout
+    assert json.loads(printed) == {"directory": where}
+    assert (farm.place / "fpath").read_bytes() == bytes(farm.directory)
+
+
+def test_nothing_changed_says_so_both_ways(farm: Farm) -> None:
+    farm.publish()
+    fast = farm.ctl("publish", "zsh", "--fpath", farm.directory)
+    full = farm.ctl("publish", "--timeout", "15", "zsh", "--fpath", farm.directory)
+    assert (fast.returncode, fast.stdout, fast.stderr) == (0, UNCHANGED, b"")
+    assert (full.returncode, full.stdout, full.stderr) == (0, UNCHANGED, b"")
+    said = farm.publish()
+    assert (said["changed"], said["published"], said["functions"]) == (False, False, 0)
+    # Another fpath is another farm, also one that is a part of it.
+    assert farm.publish(farm.directory, farm.directory.parent)["changed"]
+    assert farm.publish()["changed"]
+
+
+def test_nothing_changed_needs_no_daemon_and_loads_almost_nothing(
+    farm: Farm, daemon: Daemon
+) -> None:
+    farm.publish()
+    assert daemon.stop() == 0
+    environment = ctl_environment(farm.run_directory, {"COVERAGE_PROCESS_CONFIG": ""})
+    python = [sys.executable, "-X", "importtime"]
+    base = imported([*python, "-c", "import runpy"], environment)
+    command = [*python, "-m", "autoloadd_client.cli", "publish", "zsh", "--fpath"]
+    loaded = imported([*command, str(farm.directory)], environment) - base
+    assert loaded & {*HEAVY, "subprocess", "fcntl", "tempfile"} == set()
+    assert "autoloadd_client.publishing.watching" in loaded
+
+
+def test_a_dry_run_changes_nothing(farm: Farm) -> None:
+    before = sorted(farm.run_directory.rglob("*"))
+    ran = farm.ctl("publish", "zsh", "--dry-run", "--fpath", farm.directory)
+    assert b"would publish 2 functions in " in ran.stdout
+    assert ran.stdout.endswith(b"/farm, 2 of them compiled anew\n")
+    said = farm.ctl("publish", "zsh", "--dry-run", "--json", "--fpath", farm.directory).stdout
+    assert (json.loads(said)["functions"], json.loads(said)["published"]) == (2, False)
+    assert sorted(farm.run_directory.rglob("*")) == before
+    assert farm.publish()["compiled"] == 2
+
+
+def test_what_is_cached_is_not_compiled_again(farm: Farm) -> None:
+    farm.ctl("warm", "zsh", farm.directory)
+    farm.write("more", "print more\n")
+    assert farm.publish()["compiled"] == 1
+
+
+def test_what_does_not_compile_is_left_to_zsh_and_named(farm: Farm) -> None:
+    path = farm.write("broken", "if true; then\n")
+    said = farm.publish()
+    assert said["functions"] == 2
+    assert [left["path"] for left in said["left_out"]] == [str(path)]
+    assert "parse error" in said["left_out"][0]["reason"]
+    script = "autoload -Uz broken; broken"
+    assert farm.call(script) == farm.call(script, without=True)
+    assert not farm.publish()["changed"]
+    path.unlink()
+    ran = farm.ctl("publish", "zsh", "--fpath", farm.directory, farm.directory.parent)
+    assert b"left out" not in ran.stdout
+    farm.write("broken", "if true; then\n")
+    ran = farm.ctl("publish", "zsh", "--fpath", farm.directory)
+    assert f"left out {path}: ".encode() in ran.stdout
+
+
+@pytest.mark.parametrize("blob", [b"no bytecode", b""])
+def test_what_another_client_stored_under_the_name_is_compiled_anew(
+    farm: Farm, daemon: Daemon, blob: bytes
+) -> None:
+    zsh = find_zsh()
+    with daemon.cache(str(zsh.producer), binary=zsh.real) as cache:
+        cache.put("hello", blob, fingerprint=fingerprint_file(str(farm.directory / "hello")))
+        assert farm.publish()["functions"] == 2
+        assert farm.is_served("hello")
+        assert cache.get("hello") != blob
+
+
+def test_what_has_no_room_is_left_out(farm: Farm) -> None:
+    # 17 times 1.1 MB of bytecode: more than the 16 MiB that a digest can have.
+    text = "print some words\n" * 40_000
+    for number in range(17):
+        farm.write(f"long{number:02}", text)
+    said = farm.publish()
+    assert said["functions"] + len(said["left_out"]) == 2 + 17
+    assert {left["reason"] for left in said["left_out"]} == {
+        "a digest has no room for more than 16,777,215 bytes"
+    }
+    assert 0 < farm.digest.stat().st_size <= 2**24 - 1
+    assert farm.is_served("hello")
+
+
+def test_ten_at_once_build_it_once(farm: Farm) -> None:
+    command = [sys.executable, "-m", "autoloadd_client.cli", "publish", "zsh", "--json", "--fpath"]
+    started = [
+        subprocess.Popen(
+            [*command, str(farm.directory)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=ctl_environment(farm.run_directory, {}),
+        )
+        for _ in range(10)
+    ]  # fmt: skip
+    ended = [process.communicate(timeout=120) for process in started]
+    assert {stderr for _, stderr in ended} == {b""}
+    assert [json.loads(stdout)["published"] for stdout, _ in ended].count(True) == 1
+
+
+def test_what_stands_in_the_way_is_told(farm: Farm) -> None:
+    place = farm.run_directory / f"zsh-{find_zsh().version}"
+    place.mkdir()
+    ran = farm.ctl("publish", "zsh", "--fpath", farm.directory)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(b"autoloadctl: ")
+    assert ran.stderr.endswith(b": Is a directory\n")
+
+
+def test_no_daemon_and_no_wish_for_one(ctl: Ctl, functions: Path, run_directory: Path) -> None:
+    ran = ctl("publish", "zsh", "--fpath", functions)
+    assert (ran.returncode, ran.stdout) == (3, b"")
+    assert b"no daemon at " in ran.stderr
+    ran = ctl("publish", "zsh", "--fpath", functions, environment={"AUTOLOADD_CACHE": "0"})
+    assert (ran.returncode, ran.stdout) == (1, b"")
+    assert b"switches the cache off" in ran.stderr
+    assert list(run_directory.iterdir()) == []
+    ran = ctl("publish", "zsh", "--print-dir")
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bash"], b"invalid choice: 'bash'"),
+        (["zsh", "--fpath"], b"expected at least one argument"),
+        (["zsh", "--producer", "zsh/5.9/8"], b"leave out --producer"),
+        (["zsh", "--binary", "/none"], b"there is no program /none; install it with"),
+    ],
+)
+def test_usage(ctl: Ctl, arguments: list[str], message: bytes) -> None:
+    ran = ctl("publish", *arguments)
+    assert ran.returncode == 2
+    assert message in ran.stderr
+
+
+def test_without_zsh_in_the_path_it_is_told(farm: Farm, tmp_path: Path) -> None:
+    ran = farm.ctl("publish", "zsh", "--fpath", farm.directory, environment={"PATH": str(tmp_path)})
+    assert ran.returncode == 2
+    assert b"zsh is not in PATH" in ran.stderr
+
+
+def test_someone_else_at_it_for_too_long_is_told(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import sys; from autoloadd_client.publishing import farm; farm.LOCK_SECONDS = 0.1\n"
+        "farm.lock.__wrapped__.__kwdefaults__['seconds'] = 0.1\n"
+        "from autoloadd_client.cli.run import run; sys.exit(run(sys.argv[1:]))"
+    )
+    with lock(str(farm.run_directory / f"zsh-{find_zsh().version}")):
+        ran = subprocess.run(
+            [sys.executable, "-c", program, "publish", "zsh", "--fpath", str(farm.directory)],
+            capture_output=True, check=False, env=ctl_environment(farm.run_directory, {}),
+        )  # fmt: skip
+    assert ran.returncode == 4
+    assert ran.stderr.endswith(
+        b"has been locked for 0.1 s by another autoloadctl publish: end that one, and try again\n"
+    )
