@@ -54,8 +54,7 @@ def start_daemon(directory: Path) -> Daemon:
 
 def spawn_daemon(directory: Path) -> Daemon:
     """Return a daemon whose process has just been started."""
-    (directory / "config.toml").write_text(f"max_bytes = {MAX_BYTES}\n")
-    return Daemon(str(directory))
+    return Daemon(str(directory), "--max-bytes", str(MAX_BYTES))
 
 
 def stop_daemon(daemon: Daemon) -> None:
@@ -79,15 +78,19 @@ def fill_daemon(socket_path: str, workload: Workload) -> None:
 
 
 def settle(server: Server) -> None:
-    """Return when a server rewrites none of its files: no image of ours, no append file of redis.
-
-    Raises PeerFailedError when it goes on for ever.
-    """
-    temporary = ("*/image.tmp", "temp-*.aof", "*/temp-*.aof")
+    """Return when a server rewrites none of its files. Raises PeerFailedError if it never ends."""
     wait_until(
-        lambda: not any(next(server.directory.glob(f"{where}{name}"), None)
-                        for name in temporary for where in ("", "cache/")),
+        lambda: not is_rewriting(server),
         BUILD_SECONDS, f"{server.directory.name} to end its rewriting",
+    )  # fmt: skip
+
+
+def is_rewriting(server: Server) -> bool:
+    """Tell whether a server rewrites a file: an image of ours, an append file of redis."""
+    temporary = ("*/image.tmp", "temp-*.aof", "*/temp-*.aof")
+    return any(
+        next(server.directory.glob(f"{where}{name}"), None)
+        for name in temporary for where in ("", "cache/")
     )  # fmt: skip
 
 

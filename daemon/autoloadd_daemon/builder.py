@@ -19,6 +19,7 @@ from autoloadd_protocol.errors import RequestError
 from .errors import StorageError
 from .exhaustion import run_or_end
 from .storage.images import build_image
+from .storage.pace import Pace, at_once
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,9 +37,12 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _PAUSE_NS = 1_000_000_000
+_PAUSES_PER_BUILD = 4
+_LONGEST_PAUSE_NS = 10_000_000_000
 _URGENT = 8
-"""From this pressure on a build does not wait. Below it there is a second between two: under a
-stream of puts, ten builds a second of a small shard took half of the disk and of a core."""
+"""From this pressure on, where the journal is as long as the image, a build does not wait. Below it
+there is a second between two, and four times what the last one took, 10 s at most: under a stream
+of puts builds followed one another, and took half of the disk and of a core."""
 
 _KEEP = 7 / 8
 """An over-full cache evicts to this part of its bound, so that not every put evicts again."""
@@ -53,6 +57,36 @@ _MOST_JOURNALS = 16
 """Of one shard: each is a file, however short."""
 
 
+class Build:
+    """One build: what it reads, at what pace, and what is to be freed when it is through."""
+
+    def __init__(self, shard: Shard, covered: list[Journal], keep_bytes: int | None) -> None:
+        self.shard = shard
+        self.covered = covered
+        self.pace = Pace()
+        self.began_ns = time.monotonic_ns()
+        self._before = shard.image
+        self._snapshot: Snapshot | None = shard.begin_build(keep_bytes)
+
+    def make(self, files: Files, directory: str) -> Built:
+        """Return the image and how many entries were evicted. In a thread; raises StorageError."""
+        assert self._snapshot is not None
+        return build_image(files, directory, self._snapshot, self.pace)
+
+    def free(self) -> None:
+        """Give up what an image was built from: the image before it and the changes.
+
+        In a thread: unmapping takes ms, and 16,000 changes that end at once 5 ms of the loop's.
+        """
+        assert self._snapshot is not None
+        changes = self._snapshot.changes
+        pace = at_once() if self.pace.is_hurried else Pace()
+        while changes:
+            changes.popitem()
+            pace.rest()
+        self._snapshot = self._before = None
+
+
 class Builder:
     """Decides when a shard gets a new image, and has a thread build it; one at a time."""
 
@@ -64,6 +98,9 @@ class Builder:
         self.run_in_thread: Callable[[Callable[[], Built]], Awaitable[Built]] = partial(
             trio.to_thread.run_sync, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
         )
+        self.free_in_thread: Callable[[Callable[[], None]], None] = partial(
+            sync_thread.submit, done=lambda _error: None
+        )
         self.nursery: trio.Nursery | None = None
         self._catalog = catalog
         self._files = files
@@ -71,7 +108,7 @@ class Builder:
         self._metrics = metrics
         self._candidates: dict[Shard, None] = {}
         self._failed: dict[Shard, None] = {}
-        self._building: Shard | None = None
+        self._build: Build | None = None
         self._not_before_ns = 0
         self._failure: StorageError | None = None
         self._dropping: str | None = None
@@ -91,7 +128,9 @@ class Builder:
         if not self._is_at_hard_bound():
             return False
         self.consider()
-        return self._building is not None or self._dropping is not None
+        if self._build is not None:
+            self._build.pace.hurry()
+        return self._build is not None or self._dropping is not None
 
     def check_room(self) -> None:
         """Raise StorageError where a write would pass the hard bound and no image can be built."""
@@ -114,7 +153,7 @@ class Builder:
 
     def is_building(self, shard_id: str) -> bool:
         """Tell whether a shard's image is being built now."""
-        return self._building is not None and self._building.id == shard_id
+        return self._build is not None and self._build.shard.id == shard_id
 
     def look_at(self, shard: Shard, written: int = 0) -> None:
         """Note that a shard has changed, and how many bytes it may take more."""
@@ -137,7 +176,7 @@ class Builder:
 
     def consider(self) -> None:
         """Start a build if one is due. Only between batches: a build begins where a batch ended."""
-        if self._building is not None or not self._candidates:
+        if self._build is not None or not self._candidates:
             return
         if self._is_closing or self._catalog.is_read_only:
             return
@@ -156,7 +195,7 @@ class Builder:
             self._make_room()
         else:
             self._start_what_is_due(changed)
-        if self._building is not None or self._dropping is not None:
+        if self._build is not None or self._dropping is not None:
             # They are looked at again when this one is through.
             self._candidates.update(dict.fromkeys(changed))
 
@@ -180,7 +219,7 @@ class Builder:
 
     async def wait_until_idle(self) -> None:
         """Return when no image is being built."""
-        while self._building is not None:
+        while self._build is not None:
             self._ended = trio.Event()
             await self._ended.wait()
 
@@ -190,13 +229,16 @@ class Builder:
         Nothing may be written meanwhile.
         """
         self._is_closing = True
+        if self._build is not None:
+            self._build.pace.hurry()
         await self.wait_until_idle()
         if self._catalog.is_read_only:
             return
         for shard, files in self._catalog:
             if files.journal_bytes:
-                self._building = shard
-                await self._build(shard, shard.begin_build(None), files.rotate())
+                build = self._begin(shard, None)
+                build.pace.hurry()
+                await self._carry_out(build)
 
     def _is_due(self, shard: Shard) -> bool:
         files = self._catalog.files_of(shard)
@@ -224,37 +266,39 @@ class Builder:
 
     def _start(self, shard: Shard, keep_bytes: int | None) -> None:
         assert self.nursery is not None
-        self._building = shard
-        covered = self._catalog.files_of(shard).rotate()
-        snapshot = shard.begin_build(keep_bytes)
-        self.nursery.start_soon(run_or_end, self._build, shard, snapshot, covered)
+        self.nursery.start_soon(run_or_end, self._carry_out, self._begin(shard, keep_bytes))
 
-    async def _build(self, shard: Shard, snapshot: Snapshot, covered: list[Journal]) -> None:
-        files = self._catalog.files_of(shard)
-        build = partial(build_image, self._files, files.directory, snapshot)
+    def _begin(self, shard: Shard, keep_bytes: int | None) -> Build:
+        covered = self._catalog.files_of(shard).rotate()
+        self._build = Build(shard, covered, keep_bytes)
+        return self._build
+
+    async def _carry_out(self, build: Build) -> None:
+        files = self._catalog.files_of(build.shard)
+        make = partial(build.make, self._files, files.directory)
         try:
             # Cancelled only when the daemon ends and the disk does not answer: what the thread
             # does then is as a crash would leave it.
-            image, evicted = await self.run_in_thread(build)
+            image, evicted = await self.run_in_thread(make)
         except StorageError as exc:
-            self._fail(shard, exc)
+            self._fail(build.shard, exc)
         else:
             # Forgotten first: a journal that failed and is covered now is no failure any more.
-            files.forget(covered)
+            files.forget(build.covered)
             self._failure = None
-            self._install(shard, image, evicted)
-            self._sync_thread.submit(partial(_remove_journals, covered), self._note_removal)
-        self._building = None
+            self._install(build.shard, image, evicted)
+            self._sync_thread.submit(partial(_remove_journals, build.covered), self._note_removal)
+            self.free_in_thread(build.free)
+        self._build = None
         self._written = self._catalog.max_bytes
-        self._next_ns = time.monotonic_ns() + _PAUSE_NS
+        now = time.monotonic_ns()
+        pause_ns = min(_PAUSES_PER_BUILD * (now - build.began_ns), _LONGEST_PAUSE_NS)
+        self._next_ns = now + max(_PAUSE_NS, pause_ns)
         self._ended.set()
         self.on_built()
 
     def _install(self, shard: Shard, image: SealedImage, evicted: int) -> None:
-        # The last reference to 49 MB is given up in the thread: unmapping takes ms.
-        old = [shard.image]
         shard.finish_build(image, evicted)
-        self._sync_thread.submit(old.clear, lambda _error: None)
         self._metrics.count("builds")
         self._metrics.count("evicted", evicted)
         if self._metrics.health.is_degraded and self._catalog.failure is None:

@@ -12,7 +12,6 @@ each request brings what finds its entry. It is empty, and costs nothing, while 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from autoloadd_protocol.encoding import NIL
@@ -34,7 +33,6 @@ NOBODYS: Parts = [NIL]
 """The answer to whoever waited in vain."""
 
 
-@dataclass(eq=False, slots=True)
 class Request:
     """A client's request for a lease. `owner` is its connection, of which it is the only one.
 
@@ -42,25 +40,35 @@ class Request:
     another makes it, perhaps an old one. `done` is called once, unless the connection ends before.
     """
 
-    owner: Hashable
-    shard_id: str
-    name: bytes
-    hold_ns: int
-    until_ns: int
-    find: Callable[[bool], Parts | None]
-    done: Callable[[Parts], None]
-    deadline: int = 0
+    def __init__(
+        self,
+        owner: Hashable,
+        shard_id: str,
+        name: bytes,
+        hold_ns: int,
+        until_ns: int,
+        find: Callable[[bool], Parts | None],
+        done: Callable[[Parts], None],
+    ) -> None:
+        self.owner = owner
+        self.shard_id = shard_id
+        self.name = name
+        self.hold_ns = hold_ns
+        self.until_ns = until_ns
+        self.find = find
+        self.done = done
+        self.deadline = 0
 
 
-@dataclass(eq=False, slots=True)
 class _Lease:
     """A name that somebody makes the entry of. `owner` is None only while it is passed on."""
 
-    shard_id: str
-    name: bytes
-    owner: Hashable = None
-    deadline: int = 0
-    waiting: dict[Request, None] = field(default_factory=dict)
+    def __init__(self, shard_id: str, name: bytes) -> None:
+        self.shard_id = shard_id
+        self.name = name
+        self.owner: Hashable = None
+        self.deadline = 0
+        self.waiting: dict[Request, None] = {}
 
 
 class Leases:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from autoloadd_protocol.plain_get import answer_head, read_plain_get
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from .plain_puts import PlainPuts
 
+if TYPE_CHECKING:
     from .methods.context import Context
     from .peers import Peer
 
@@ -35,14 +35,16 @@ _ANSWER_BYTES = 16 * 1024
 class PlainGets:
     """Answers plain gets of those in `quiet`: connections on which nothing is under way."""
 
-    def __init__(self, context: Context, quiet: Mapping[int, Peer]) -> None:
+    def __init__(self, context: Context, quiet: dict[int, Peer]) -> None:
         self._context = context
         self._quiet = quiet
+        self._puts = PlainPuts(context, quiet)
 
     def answer(self, events: list[Event]) -> list[Event]:
         """Answer what can be answered at once; return the events that are left.
 
-        For a client whose bytes were taken already, that is one without EPOLLIN.
+        A plain put leaves none: it is with the writer. For a client whose bytes were taken already,
+        that is one without EPOLLIN.
         """
         left: list[Event] = []
         answers: list[tuple[Peer, bytes]] = []
@@ -61,6 +63,8 @@ class PlainGets:
             answer = self._answer_to(data, peer)
             if answer is not None:
                 answers.append((peer, answer))
+            elif self._puts.take(peer, data):
+                continue
             elif data:
                 peer.session.receive(data)
                 left.append((descriptor, _EPOLLOUT))

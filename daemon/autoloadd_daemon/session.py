@@ -25,6 +25,7 @@ from autoloadd_protocol.limits import UNSENT_BYTES
 from autoloadd_protocol.messages import InvalidMessageError, Notification, Request
 
 from .methods import LARGE, NOTIFIABLE, READS, WAITS, WRITES
+from .methods.context import NotYetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -274,6 +275,8 @@ class Session:
                 self._begin_write(write, message.params, request_id)
             else:
                 self._read(message, request_id)
+        except NotYetError:
+            return False
         except FrameError as exc:
             self._close_with(FrameError(str(exc), request_id))
         except RequestError as exc:
@@ -348,21 +351,37 @@ class Session:
         request_id: int | None,
     ) -> None:
         def done(outcome: object) -> None:
-            self._pending_writes -= 1
-            if isinstance(outcome, RequestError):
-                self._answer_error(outcome, request_id)
-            elif request_id is not None:
-                self._send(messages.encode_answer(request_id, outcome))
-            self._on_answer()
+            self.owe_no_more()
+            self.answer_write(request_id, outcome)
 
         steps = self._steps or write(self._context, self, params, done)
         if steps is not None:
             self._go_on(steps)
             if self._steps is not None:
                 return
-        self._pending_writes += 1
+        self.owe()
         # Nothing passes a shutdown: its answer comes when everything else is over.
         self._is_blocked = write is WRITES["shutdown"]
+
+    def owe(self) -> None:
+        """Note that a write is with the writer: reads wait for its end."""
+        self._pending_writes += 1
+
+    def owe_no_more(self) -> None:
+        """Note the end of a write; its answer is what follows."""
+        self._pending_writes -= 1
+
+    def answer_write(self, request_id: int | None, outcome: object) -> None:
+        """Answer a write with its result or refusal; a notification's refusal is counted."""
+        if isinstance(outcome, RequestError):
+            self._answer_error(outcome, request_id)
+        elif request_id is not None:
+            self._send(messages.encode_answer(request_id, outcome))
+        self.announce_output()
+
+    def announce_output(self) -> None:
+        """Have the server go on with this connection: there is something to send, or to run."""
+        self._on_answer()
 
     def _refuse(
         self, message: Request | Notification, error: RequestError, request_id: int | None

@@ -35,6 +35,10 @@ class StandingThread:
 
         self._thread = SyncThread(deliver, name=name)
 
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run a job whose end is of no interest, and that does not fail."""
+        self._thread.submit(job, lambda _error: None)
+
     async def run(self, job: Callable[[], ResultT]) -> ResultT:
         """Return what a job returns. Raises its StorageError; any other error ends the daemon.
 

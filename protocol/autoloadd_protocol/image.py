@@ -16,8 +16,8 @@ two, so `crc32(name) & mask` is at once the slot's offset in bytes.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
 from struct import Struct
+from struct import pack as pack_struct
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
@@ -26,7 +26,15 @@ import msgpack  # type: ignore[import-untyped]
 from .errors import ImageError, RequestError
 from .messages import pack
 from .producer import Producer, producer_from_map
-from .record import BODY_BYTES, Record, body_bytes, body_start, name_span
+from .record import (
+    BODY_BYTES,
+    PREFIX_BYTES,
+    Record,
+    body_bytes,
+    body_start,
+    name_span,
+    parse_record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,8 +62,7 @@ _LONG_MARK = 0xFF
 _LONG_NAME = Struct("<BH36s")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageHeader:
+class ImageHeader(NamedTuple):
     """The header. Sizes in bytes, times in ns. `generation` compares only within `epoch`."""
 
     producer: Producer
@@ -224,7 +231,32 @@ class Image:
 
     def entries(self) -> Iterator[tuple[bytes, Record]]:
         """Return (name, record) of every entry, in no order."""
-        return (self._entry(*slot) for slot in SLOT.iter_unpack(self._table) if slot[2])
+        return (self._entry(*slot) for slot in self.slots() if slot[2])
+
+    def oldest_first(self) -> Iterator[Record]:
+        """Return the records in their order, older generations first."""
+        at = self.header.records_at
+        while at < len(self.buffer):
+            start = at + PREFIX_BYTES
+            at = start + body_bytes(self.buffer, start)
+            yield parse_record(self.buffer, start, at)
+
+    def slots(self) -> Iterator[tuple[bytes, int, int, int]]:
+        """Return each slot of the table: key, mtime, where the blob starts and ends.
+
+        A blob that starts at 0: the slot is free. `full_name` makes the name of a key.
+        """
+        return SLOT.iter_unpack(self._table)
+
+    def order(self) -> Iterator[tuple[int]]:
+        """Return the number of each entry's slot, sorted by name."""
+        return _ORDER.iter_unpack(self.buffer[self.header.order_at :][: _ORDER.size * len(self)])
+
+    def full_name(self, key: bytes, blob_start: int, blob_end: int) -> bytes:
+        """Return the name of a slot that is taken; one too long for it is read in its record."""
+        if key[0] != _LONG_MARK:
+            return key
+        return self._entry(key, 0, blob_start, blob_end)[0]
 
     def _entry(self, stored: bytes, mtime: int, start: int, end: int) -> tuple[bytes, Record]:
         if stored[0] != _LONG_MARK:
@@ -283,32 +315,21 @@ def _record(buffer: memoryview, name_bytes: int, mtime: int, start: int, end: in
     return Record(buffer, first, first + body_bytes(buffer, first), mtime, start, end)
 
 
-class Placed(NamedTuple):
-    """Where an entry's blob will lie, in bytes from the first record."""
+def place(table: memoryview, name: bytes, mtime: int, blob_start: int, blob_end: int) -> int:
+    """Fill the slot of a name that `table` does not hold yet; return the slot's number.
 
-    name: bytes
-    binary_mtime_ns: int
-    blob_start: int
-    blob_end: int
-
-
-def build_index(placed: Sequence[Placed]) -> tuple[int, bytes]:
-    """Return (slots, the bytes of table and order with their padding) for records placed so.
-
-    Names must differ. Costs about 1 us for each entry.
+    `table` is writable, `slots_for(entries) * SLOT_BYTES` long and zeros where slots are free.
+    `blob_start` and `blob_end` count in bytes from the image's start.
     """
-    slots = slots_for(len(placed))
-    base = records_at(slots, len(placed))
-    table = bytearray(slots * SLOT_BYTES)
     mask = len(table) - SLOT_BYTES
-    taken: list[int] = []
-    for name, mtime, start, end in placed:
-        position = crc32(name) & mask
-        # The first byte of a slot is its name's length: never 0 in one that is taken.
-        while table[position]:
-            position = (position + SLOT_BYTES) & mask
-        SLOT.pack_into(table, position, slot_key(name), mtime, base + start, base + end)
-        taken.append(position // SLOT_BYTES)
-    by_name = sorted(range(len(placed)), key=lambda index: placed[index].name)
-    order = b"".join([_ORDER.pack(taken[index]) for index in by_name])
-    return slots, bytes(table + order).ljust(base - HEADER_BYTES, b"\0")
+    position = crc32(name) & mask
+    # The first byte of a slot is its name's length: never 0 in one that is taken.
+    while table[position]:
+        position = (position + SLOT_BYTES) & mask
+    SLOT.pack_into(table, position, slot_key(name), mtime, blob_start, blob_end)
+    return position // SLOT_BYTES
+
+
+def pack_order(slots: Sequence[int]) -> bytes:
+    """Return a piece of the order: the numbers of slots whose names follow one another."""
+    return pack_struct(f"<{len(slots)}I", *slots)

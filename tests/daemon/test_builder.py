@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from autoloadd_daemon.errors import StorageError
+from autoloadd_daemon.threads import StandingThread
 from autoloadd_daemon.writer import Drop
 from autoloadd_daemon.writes import Put
 from autoloadd_protocol.errors import NOT_DURABLE, RequestError
@@ -64,6 +69,19 @@ async def put(engine: Engine, items: dict[bytes, Item], of: Producer = PRODUCER)
     assert isinstance(answers[0], int), answers
 
 
+def hold_builds(engine: Engine) -> trio.Event:
+    """Let builds begin their work only when the event is set."""
+    gate = trio.Event()
+    build_now = engine.builder.run_in_thread
+
+    async def build_behind_the_gate(build: Callable[[], Built]) -> Built:
+        await gate.wait()
+        return await build_now(build)
+
+    engine.builder.run_in_thread = build_behind_the_gate
+    return gate
+
+
 def builds(engine: Engine) -> int:
     return engine.metrics.counters["builds"]
 
@@ -80,7 +98,7 @@ async def test_large_changes_get_an_image(engine: Engine, cache_dir: Path) -> No
     assert len(shard.image) == 2
     assert contents_of(shard) == {b"a": BIG, b"b": BIG, b"c": SMALL}
     directory = cache_dir / shard.id
-    await until(engine, lambda: list(files_in(directory)) == ["image", "journal.00000002"])
+    await until(engine, lambda: sorted(os.listdir(directory)) == ["image", "journal.00000002"])
     assert disk.journal_bytes == len(files_in(directory)["journal.00000002"])
     assert Life(directory).contents == contents_of(shard)
 
@@ -98,7 +116,7 @@ async def test_a_build_that_fails_is_tried_again(
     await until(engine, lambda: builds(engine) == 1)
     assert contents_of(shard) == {b"a": BIG, b"b": BIG, b"c": SMALL}
     directory = cache_dir / shard.id
-    await until(engine, lambda: "journal.00000001" not in files_in(directory))
+    await until(engine, lambda: "journal.00000001" not in os.listdir(directory))
     assert Life(directory).contents == contents_of(shard)
 
 
@@ -115,6 +133,84 @@ async def test_a_build_that_is_not_urgent_waits_after_the_one_before(
     engine.writer.turn()
     assert engine.builder.is_building(PRODUCER.shard_id())
     await until(engine, lambda: builds(engine) == 2)
+
+
+async def test_a_long_build_is_followed_by_a_longer_pause(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoloadd_daemon.builder._PAUSE_NS", 0)
+    gate = hold_builds(engine)
+    await put(engine, {b"a": BIG, b"b": BIG})
+    begun = time.monotonic_ns()
+    await trio.sleep(0.05)
+    gate.set()
+    lasted = time.monotonic_ns() - begun
+    await until(engine, lambda: builds(engine) == 1)
+    assert engine.builder._next_ns >= begun + lasted + 4 * lasted
+    monkeypatch.setattr("autoloadd_daemon.builder._LONGEST_PAUSE_NS", 0)
+    engine.builder._next_ns = 0
+    await put(engine, {b"c": BIG, b"d": BIG})
+    await until(engine, lambda: builds(engine) == 2)
+    assert engine.builder._next_ns <= time.monotonic_ns()
+
+
+@pytest.fixture
+def _endless_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a build that keeps to its pace rest for an hour after each step."""
+    monkeypatch.setattr("autoloadd_daemon.storage.pace._FIRST_WORK_SECONDS", 0)
+    monkeypatch.setattr("autoloadd_daemon.storage.pace._WORK_SECONDS", 0)
+    monkeypatch.setattr("autoloadd_daemon.storage.pace._REST_PER_WORK", 1 << 60)
+    monkeypatch.setattr("autoloadd_daemon.storage.pace._REST_SECONDS", 3600)
+
+
+@pytest.mark.usefixtures("_endless_rests")
+async def test_a_write_that_waits_for_a_build_hurries_it(engine: Engine) -> None:
+    gate = hold_builds(engine)
+    await put(engine, {b"a": BIG, b"b": BIG})
+    engine.catalog.max_bytes = 1_000_000
+    engine.builder.look_around()
+    answers: list[object] = []
+    engine.writer.submit(Put(PRODUCER, "write", answers.append, records_of({b"c": SMALL})))
+    engine.writer.turn()
+    assert answers == []
+    gate.set()
+    await until(engine, lambda: bool(answers))
+    await engine.builder.build_all()
+
+
+@pytest.mark.usefixtures("_endless_rests")
+async def test_the_end_hurries_a_build(engine: Engine) -> None:
+    gate = hold_builds(engine)
+    await put(engine, {b"a": BIG, b"b": BIG})
+    assert engine.builder.is_building(PRODUCER.shard_id())
+    await put(engine, {b"c": SMALL})
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.builder.build_all)
+            await trio.testing.wait_all_tasks_blocked()
+            gate.set()
+    shard, files = engine.catalog.open(PRODUCER)
+    assert builds(engine) == 2
+    assert files.journal_bytes == 0
+    assert contents_of(shard) == {b"a": BIG, b"b": BIG, b"c": SMALL}
+
+
+async def test_what_an_image_was_built_from_is_given_up_in_a_thread(engine: Engine) -> None:
+    engine.builder.run_in_thread = StandingThread("build").run
+    jobs: list[Callable[[], None]] = []
+    engine.builder.free_in_thread = jobs.append
+    await put(engine, {b"a": BIG, b"b": BIG})
+    await until(engine, lambda: builds(engine) == 1)
+    shard, _ = engine.catalog.open(PRODUCER)
+    before = weakref.ref(shard.image)
+    engine.builder._next_ns = 0
+    await put(engine, {b"c": BIG, b"d": BIG})
+    await until(engine, lambda: builds(engine) == 2)
+    await until(engine, lambda: len(jobs) == 2)
+    assert before() is not None
+    threading.Thread(target=jobs[1]).start()
+    await until(engine, lambda: before() is None)
+    assert contents_of(shard).keys() == {b"a", b"b", b"c", b"d"}
 
 
 async def test_failed_journals_heal_by_an_image(
@@ -156,14 +252,7 @@ async def test_a_build_that_fails_while_writes_are_refused_says_so(
 async def test_a_write_that_is_refused_leaves_a_shard_that_is_being_built(
     engine: Engine, files: RecordingFiles, cache_dir: Path
 ) -> None:
-    gate = trio.Event()
-    build_now = engine.builder.run_in_thread
-
-    async def build_behind_the_gate(build: Callable[[], Built]) -> Built:
-        await gate.wait()
-        return await build_now(build)
-
-    engine.builder.run_in_thread = build_behind_the_gate
+    gate = hold_builds(engine)
     await put(engine, {b"a": BIG, b"b": BIG})
     shard, _ = engine.catalog.open(PRODUCER)
     assert engine.builder.is_building(shard.id)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autoloadd_daemon.peers import Peer
-from autoloadd_daemon.plain_gets import PlainGets
 from autoloadd_protocol.framing import encode_frame
 from autoloadd_protocol.messages import encode_request
 from autoloadd_protocol.requests import FIRST_ID, get_request
 
+from .connected import READABLE, Client
 from .engine import Engine, Talk
 from .harness import PRODUCER
 
@@ -21,39 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-READABLE = select.EPOLLIN
 READ_ALREADY = select.EPOLLOUT
 NAME = b"compinit"
-
-
-class Client:
-    """A connection that has said hello, and what answers plain gets on it."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.socket, ours = socket.socketpair()
-        self.socket.settimeout(20)
-        ours.setblocking(False)
-        self.peer = Peer(ours, engine.context, lambda _peer: None)
-        self.session = self.peer.session
-        self.descriptor = self.peer.descriptor
-        self.ask(encode_frame(encode_request(1, "hello", [[1, 0], PRODUCER.as_map()])))
-        self.plain_gets = PlainGets(engine.context, {self.descriptor: self.peer})
-
-    def close(self) -> None:
-        self.socket.close()
-        self.peer.close()
-
-    def ask(self, data: bytes) -> bytes:
-        """Have a request run the general way; return the answer."""
-        self.session.receive(data)
-        self.session.advance()
-        self.engine.settle()
-        return b"".join(self.session.take_output())
-
-    def turn(self, event: int = READABLE) -> list[tuple[int, int]]:
-        """Return what is left of an event."""
-        return self.plain_gets.answer([(self.descriptor, event)])
 
 
 @pytest.fixture
@@ -148,20 +116,10 @@ def test_a_read_that_fails_is_left(client: Client) -> None:
     assert client.turn() == [(client.descriptor, READABLE)]
 
 
-def fill(client: Client) -> int:
-    """Send until the client's socket takes nothing more; return the bytes."""
-    sent = 0
-    while True:
-        try:
-            sent += client.peer.socket.send(bytes(1 << 16))
-        except BlockingIOError:
-            return sent
-
-
 def test_what_a_client_does_not_take_is_owed(client: Client) -> None:
     request = get_request(FIRST_ID, NAME)
     expected = client.ask(request)
-    filler = fill(client)
+    filler = client.fill()
     client.socket.send(request)
     assert client.turn() == [(client.descriptor, READ_ALREADY)]
     assert client.peer.unsent_bytes == client.peer.copied_bytes == len(expected)

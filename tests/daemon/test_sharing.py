@@ -16,7 +16,7 @@ import pytest
 from autoloadd_daemon.session import Session
 from autoloadd_daemon.sharing import Sharing
 from autoloadd_daemon.storage.files import Files
-from autoloadd_daemon.storage.images import build_image
+from autoloadd_daemon.storage.images import SealedImage, build_image
 from autoloadd_protocol.errors import BUSY, RequestError
 from autoloadd_protocol.page import (
     BUCKETS,
@@ -439,12 +439,13 @@ def test_an_image_takes_one_descriptor(engine: Engine, sharing: Sharing) -> None
     journal = 1
     assert open_descriptors() == before + 1 + journal
     _, (image, _) = sharing.attach(session, shard)
-    assert shard.image is not None
+    assert isinstance(shard.image, SealedImage)
     assert os.pread(image, 1 << 20, 0) == shard.image.buffer
     of_page = 2
     assert open_descriptors() == before + 1 + journal + of_page
     build(engine, "b")
     _, (newer, _) = sharing.attach(session, shard)
+    assert isinstance(shard.image, SealedImage)
     assert os.pread(newer, 1 << 20, 0) == shard.image.buffer
 
 

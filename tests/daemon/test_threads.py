@@ -33,6 +33,14 @@ async def test_an_error_of_the_files_is_raised() -> None:
     assert await thread.run(lambda: "goes on") == "goes on"
 
 
+async def test_a_job_may_be_left_to_the_thread() -> None:
+    thread = StandingThread("build")
+    found: list[str] = []
+    thread.submit(lambda: found.append("first"))
+    await thread.run(lambda: found.append("second"))
+    assert found == ["first", "second"]
+
+
 def test_a_job_may_end_after_the_loop() -> None:
     may_end, ended = threading.Event(), threading.Event()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .mutation import Mutation
 from .mutations_in_files import FILE_MUTATIONS
 from .mutations_in_leases import LEASE_MUTATIONS
+from .mutations_in_puts import PUT_MUTATIONS
 from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
@@ -34,6 +35,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *FILE_MUTATIONS,
     *STORAGE_MUTATIONS,
     *SHARED_READS_MUTATIONS,
+    *PUT_MUTATIONS,
     # Plain gets
     Mutation(
         "plain get answered before a write of its own connection",
@@ -82,7 +84,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "client talks to any user's server",
         f"{_CLIENT}/reaching.py",
-        "    if uid != os.geteuid():\n",
+        "    if uid not in (None, os.geteuid()):\n",
         "    if False:\n",
         (CONNECTION, "tests/client/test_unreachable.py", ACCESS),
     ),

@@ -75,9 +75,8 @@ LEASE_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "leases: who waits is answered before the journal has the entry",
         f"{_DAEMON}/writer.py",
-        '        if any(write.sync == "fsync" for write in batch):\n            self._sync(',
-        '        if any(write.sync == "fsync" for write in batch):\n'
-        "            self._end_leases(appended)\n            self._sync(",
+        "        if wants_sync:\n            self._sync(",
+        "        if wants_sync:\n            self._end_leases(appended)\n            self._sync(",
         (SESSIONS,),
     ),
     Mutation(

@@ -49,8 +49,8 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "older journals not synced",
         f"{_STORAGE}/shard_files.py",
-        "for journal in list(self._journals):\n            journal.sync()",
-        "for journal in list(self._journals)[-1:]:\n            journal.sync()",
+        "for journal in list(self._journals):\n            journal.sync(",
+        "for journal in list(self._journals)[-1:]:\n            journal.sync(",
         (FILES, CRASHES),
     ),
     Mutation(
@@ -84,8 +84,8 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "fsync answered without a sync",
         f"{_DAEMON}/writer.py",
-        'if any(write.sync == "fsync" for write in batch):',
-        "if not batch:",
+        "        if wants_sync:\n            self._sync(",
+        "        if not batch:\n            self._sync(",
         (WRITER, CRASHES),
     ),
     Mutation(
@@ -108,9 +108,9 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "journals removed before the image is on disk",
         f"{_DAEMON}/builder.py",
-        "        build = partial(build_image, self._files, files.directory, snapshot)\n",
-        "        build = partial(build_image, self._files, files.directory, snapshot)\n"
-        "        _remove_journals(covered)\n",
+        "        make = partial(build.make, self._files, files.directory)\n",
+        "        make = partial(build.make, self._files, files.directory)\n"
+        "        _remove_journals(build.covered)\n",
         (BUILDER, CRASHES),
     ),
     Mutation(
@@ -166,9 +166,9 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
     # Image, changes and floor as one truth
     Mutation(
         "tombstone forgotten in a build",
-        f"{_STORAGE}/images.py",
-        "if entry[0] not in snapshot.changes]",
-        "if snapshot.changes.get(entry[0]) is None]",
+        f"{_STORAGE}/layout.py",
+        "        if old is not None:\n            self._leave_out(old)\n",
+        "        if old is not None and record is not None:\n            self._leave_out(old)\n",
         (IMAGES, CRASHES),
     ),
     Mutation(
@@ -194,9 +194,9 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "newest entries evicted, not the oldest",
-        f"{_STORAGE}/images.py",
-        "    return entries[first:], first\n",
-        "    return entries[: len(entries) - first], first\n",
+        f"{_STORAGE}/layout.py",
+        "        return self._pace.over(islice(puts, self._first_put, None))\n",
+        "        kept = list(puts)\n        return iter(kept[: len(kept) - self._first_put])\n",
         (IMAGES, BUILDER),
     ),
     Mutation(

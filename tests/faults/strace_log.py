@@ -210,8 +210,8 @@ class Replay:
         inode = self._files.get(call.descriptor)
         if inode is not None:
             data = call.strings[0][: call.result]
+            # What is appended goes on where it was: `_sizes` is where.
             self.log.append(Write(inode, call.last_number, data))
-            self._sizes[inode] = max(self._sizes[inode], call.last_number + len(data))
 
     def _truncate(self, call: Call) -> None:
         inode = self._files.get(call.descriptor)

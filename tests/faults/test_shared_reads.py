@@ -152,9 +152,9 @@ def write_through_builds(
             for _ in range(25):
                 writer.write(generator)
             cache.merge(FILLER)
-        for _ in range(50):
+        for _ in range(100):
             writer.write(generator)
-            time.sleep(0.002)
+            time.sleep(0.004)
 
 
 def test_the_history_tells_old_from_new() -> None:

@@ -199,7 +199,7 @@ class Turnstile(trio.abc.Instrument):
         """Let the build thread take part from the begin of a build to its end."""
         module: Any = builder_module
         watched: Any = builder
-        build, install, fail = watched._build, watched._install, watched._fail
+        build, install, fail = watched._carry_out, watched._install, watched._fail
         build_image = module.build_image
 
         async def begun(*arguments: Any) -> None:
@@ -222,7 +222,7 @@ class Turnstile(trio.abc.Instrument):
 
             return on_loop
 
-        watched._build = begun
+        watched._carry_out = begun
         watched._install = seen(install)
         watched._fail = seen(fail)
         module.build_image = built

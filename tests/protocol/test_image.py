@@ -22,9 +22,9 @@ from autoloadd_protocol.image import (
     Image,
     ImageHeader,
     ImageVersionError,
-    Placed,
-    build_index,
+    pack_order,
     parse_header,
+    place,
     records_at,
     slot_key,
     slots_for,
@@ -47,15 +47,19 @@ class Item(NamedTuple):
 
 
 def make_image(items: dict[bytes, Item], producer: Producer = PRODUCER) -> bytes:
-    """Return an image as the daemon makes it: records first, then the index over them."""
+    """Return an image of items, the oldest first."""
     records = b""
-    placed = []
+    slots = slots_for(len(items))
+    first = records_at(slots, len(items))
+    table = bytearray(slots * SLOT_BYTES)
+    taken: dict[bytes, int] = {}
     for name, item in items.items():
         record = encode_record(name, *item)
-        start = len(records) + record.blob_start
-        placed.append(Placed(name, item.mtime, start, start + len(item.blob)))
+        start = first + len(records) + record.blob_start
+        taken[name] = place(memoryview(table), name, item.mtime, start, start + len(item.blob))
         records += record.stored()
-    slots, index = build_index(placed)
+    index = bytes(table) + pack_order([taken[name] for name in sorted(taken)])
+    index = index.ljust(first - HEADER_BYTES, b"\0")
     mtimes = [item.mtime for item in items.values()] or [0]
     header = ImageHeader(
         producer=producer,
@@ -115,6 +119,21 @@ def test_an_image_gives_back_what_was_put_in(items: dict[bytes, Item], others: l
         found, record = image.entry_at(index)
         assert (found, item_of(record)) == (name, (name, items[name]))
     assert {name: item_of(record)[1] for name, record in image.entries()} == items
+    assert [item_of(record) for record in image.oldest_first()] == list(items.items())
+
+
+@settings(deadline=None)
+@given(ITEMS)
+def test_the_table_can_be_read_slot_by_slot(items: dict[bytes, Item]) -> None:
+    image = Image(make_image(items))
+    names: dict[int, bytes] = {}
+    for number, (key, mtime, start, end) in enumerate(image.slots()):
+        if start:
+            names[number] = image.full_name(key, start, end)
+            assert slot_key(names[number]) == key
+            assert mtime == items[names[number]].mtime
+            assert bytes(image.buffer[start:end]) == items[names[number]].blob
+    assert [names[number] for (number,) in image.order()] == sorted(items)
 
 
 @settings(deadline=None)

@@ -1,17 +1,10 @@
-"""What every command keeps to: exit codes, deadlines, and the words for what went wrong."""
+"""What every command keeps to: deadlines, and the words for what went wrong."""
 
 from __future__ import annotations
 
 from autoloadd_client.errors import CacheError, DeadlineError, RefusedError, SwitchedOffError
 
-FOUND = 0
-MISS = 1
-USAGE = 2
-UNREACHABLE = 3
-REFUSED = 4
-INTERRUPTED = 130
-BROKEN_PIPE = 141
-TERMINATED = 143
+from .statuses import MISS, REFUSED, UNREACHABLE
 
 PROGRAM = "autoloadctl"
 

@@ -143,7 +143,7 @@ def _describe(shard: Shard, files: ShardFiles, now_ns: int) -> dict[str, object]
         "epoch": shard.epoch,
         "built_at_ns": shard.built_at_ns,
         "last_used_ns_ago": now_ns - shard.last_used_ns if shard.last_used_ns else None,
-        "image_bytes": 0 if shard.image is None else len(shard.image.buffer),
+        "image_bytes": shard.image_bytes,
         "journal_bytes": files.journal_bytes,
     }
 

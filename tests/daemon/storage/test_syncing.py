@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,22 @@ def test_jobs_run_in_order_and_each_is_answered_on_the_loop() -> None:
         loop.run_one()
     assert threads == ["sync"] * 3
     assert outcomes == [(number, None, threading.current_thread().name) for number in range(3)]
+    assert loop.thread.stop(SECONDS)
+
+
+class Held:
+    """What a job holds: in a build an image."""
+
+
+def test_nothing_of_a_job_stays_when_it_is_through() -> None:
+    loop = Loop()
+    held = Held()
+    gone = threading.Event()
+    weakref.finalize(held, gone.set)
+    loop.thread.submit(lambda held=held: None, lambda _error, held=held: None)  # type: ignore[misc]
+    del held
+    loop.run_one()
+    assert gone.wait(SECONDS)
     assert loop.thread.stop(SECONDS)
 
 
