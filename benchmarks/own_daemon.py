@@ -28,7 +28,7 @@ class DaemonFailedError(Exception):
 class Daemon:
     """One run of `autoloadd`. All its files lie in `directory`, which must be private."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *options: str) -> None:
         self.socket_path = os.path.join(directory, "socket")
         self.cache_dir = os.path.join(directory, "cache")
         self._log_path = os.path.join(directory, "log")
@@ -38,7 +38,7 @@ class Daemon:
             # fmt: off
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "autoloadd_daemon", "--socket", self.socket_path,
-                 "--cache-dir", self.cache_dir, "--config", config],
+                 "--cache-dir", self.cache_dir, "--config", config, *options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 # Ctrl-C is for us; we then stop the daemon as systemd would.
                 start_new_session=True,

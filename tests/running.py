@@ -28,6 +28,8 @@ from autoloadd_protocol.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from autoloadd_protocol.producer import Producer
+
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
 ANSWER_SECONDS = 20.0
@@ -214,7 +216,7 @@ class Daemon:
             process.kill()
             process.wait()
 
-    def cache(self, producer: str | None = PRODUCER, **options: Any) -> Cache:
+    def cache(self, producer: Producer | str | None = PRODUCER, **options: Any) -> Cache:
         """Return a client of this daemon, with deadlines that a busy machine keeps."""
         chosen = {"timeout": ANSWER_SECONDS, "bulk_timeout": 60.0, **options}
         return Cache(producer, socket_path=self.socket_path, **chosen)
@@ -228,6 +230,13 @@ class Daemon:
         with self.connect() as client:
             result: dict[str, Any] = client.ok("status")
             return result
+
+
+def get_locally(cache: Cache, name: str) -> tuple[bool, bytes | None]:
+    """Return whether a get was answered without the daemon, and its blob. Raises CacheError."""
+    before = cache._shared._gets
+    blob = cache.get(name)
+    return cache._shared._gets == before, blob
 
 
 class RawClient:

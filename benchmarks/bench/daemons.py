@@ -54,8 +54,7 @@ def start_daemon(directory: Path) -> Daemon:
 
 def spawn_daemon(directory: Path) -> Daemon:
     """Return a daemon whose process has just been started."""
-    (directory / "config.toml").write_text(f"max_bytes = {MAX_BYTES}\n")
-    return Daemon(str(directory))
+    return Daemon(str(directory), "--max-bytes", str(MAX_BYTES))
 
 
 def stop_daemon(daemon: Daemon) -> None:

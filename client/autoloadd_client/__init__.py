@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UnreachableError,
         UnsupportedProtocolError,
     )
+    from .leasing import Lease
 
 __all__ = [
     "TOOL_OUTPUT",
@@ -44,6 +45,7 @@ __all__ = [
     "Flushed",
     "ForgedError",
     "InternalError",
+    "Lease",
     "NoProducerError",
     "NotDurableError",
     "Producer",
@@ -61,6 +63,7 @@ _HOMES = {
     "Cache": "autoloadd_client.cache",
     "Entry": "autoloadd_client.entry",
     "Flushed": "autoloadd_client.calls",
+    "Lease": "autoloadd_client.leasing",
     "Producer": "autoloadd_protocol.producer",
     "TOOL_OUTPUT": "autoloadd_protocol.producer",
 }

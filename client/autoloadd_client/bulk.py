@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from .cache import Blob
+    from .cache import Blob, Entries
     from .connection import Connection
     from .entry import Entry
 
@@ -80,6 +80,13 @@ def chunks_of(entries: Iterable[tuple[str, Blob | Entry]]) -> Iterator[Chunk]:
             chunk, sent = Chunk(), True
     if chunk or not sent:
         yield chunk
+
+
+def pairs_of(entries: Entries) -> Iterable[tuple[str, Blob | Entry]]:
+    """Return the pairs of a mapping, or of what has pairs already."""
+    from collections.abc import Mapping  # noqa: PLC0415
+
+    return entries.items() if isinstance(entries, Mapping) else entries
 
 
 class Bulk:

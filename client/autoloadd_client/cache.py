@@ -10,32 +10,24 @@ from __future__ import annotations
 
 # What only some methods need is imported in them: msgpack alone costs 5 ms, and one `get` of a
 # shell that has just started needs none of it.
-import os
 from itertools import chain
 from time import monotonic
 
 from autoloadd_protocol.encoding import encode_optional_int, encode_str
 from autoloadd_protocol.errors import FrameError
-from autoloadd_protocol.rendezvous import is_switched_off
-from autoloadd_protocol.requests import (
-    get_request,
-    parse_get_answer,
-    parse_get_times,
-    parse_uint_answer,
-    put_request,
-    request_frame,
-)
+from autoloadd_protocol.requests import parse_uint_answer, put_request, request_frame
 
+from .asking import Asker, refuse_switched_off
 from .checks import check_blob, check_fingerprint, check_list, check_name, check_sync, check_time
 from .control import Control
-from .entry import Entry
-from .errors import ForgedError, SwitchedOffError
+from .errors import ForgedError
 from .identity import read_binary_time, read_producer
 from .process import ProcessConnections
-from .reading import DOUBT, SharedReads
+from .reading import SharedReads, disguise
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any, NoReturn, TypeAlias
 
@@ -44,6 +36,9 @@ if TYPE_CHECKING:
     from .bulk import Chunk
     from .calls import Flushed
     from .connection import Connection
+    from .entry import Entry
+    from .leasing import Lease
+    from .reading import Read
 
     Blob: TypeAlias = bytes | bytearray | memoryview
     Entries: TypeAlias = Mapping[str, Blob | Entry] | Iterable[tuple[str, Blob | Entry]]
@@ -62,6 +57,9 @@ class Cache(Control):
     trip of those that go on while there is more (`names`, `get_many`, `missing`); the whole of the
     latter two and of every other call on many entries is bounded by `bulk_timeout`.
 
+    `shared`: what is asked for often is read out of memory that the daemon shares (Linux), without
+    a round trip. False: always over the socket. The answers are the same.
+
     It connects at the first call. Threads may share it; after a fork the child connects anew.
     Every method raises CacheError (see `errors`), and nothing else where it is used as typed.
     Entries are not touched while the user has the cache switched off (SwitchedOffError); `ping`,
@@ -77,40 +75,84 @@ class Cache(Control):
         binary_mtime_ns: int | None = None,
         timeout: float = 1.0,
         bulk_timeout: float = 30.0,
+        shared: bool = True,
     ) -> None:
         """Raise ValueError for a producer or timeout that cannot be, OSError for such a binary."""
         connections = ProcessConnections(socket_path, read_producer(producer))
         super().__init__(connections, timeout=timeout, bulk_timeout=bulk_timeout)
-        self._binary_mtime_ns = check_time(read_binary_time(binary, binary_mtime_ns))
-        self._shared = SharedReads(self._binary_mtime_ns)
+        self._binary_mtime_ns = mtime = check_time(read_binary_time(binary, binary_mtime_ns))
+        self._shared = SharedReads(mtime, wanted=shared)
+        asked = self._shared.asked if shared else None
+        self._asker = Asker(connections, binary_mtime_ns=mtime, timeout=timeout, on_answer=asked)
+        self._get: Read[bytes] = self._asker.get
+        self._get_view: Read[memoryview] = self._asker.get_view
+        if shared:
+            self._get, self._get_view = self._shared.make_readers(self._get, self._get_view)
+            self._shorten()
 
     def get(self, name: str, *, fingerprint: bytes | None = None) -> bytes | None:
         """Return an entry's blob; None when it is absent or stale.
 
         With a fingerprint, an entry that was stored with another one, or without one, is stale.
         """
-        if fingerprint is None:
-            blob = self._shared.read(name)
-            if blob is not DOUBT:
-                return blob
-        answer, span = self._ask_for(name, fingerprint)
-        return None if span is None else answer[span[0] : span[1]]
+        return self._get(name, fingerprint=fingerprint)
+
+    def get_view(self, name: str, *, fingerprint: bytes | None = None) -> memoryview | None:
+        """Return what `get` returns as a read-only memoryview: out of shared memory, not copied.
+
+        It never changes and stays good for as long as you hold it, also after `close` and after
+        the daemon's end. But it holds on to all the memory that it lies in: the whole image, as
+        long as the daemon's own. `bytes(view)` is what to keep.
+        """
+        return self._get_view(name, fingerprint=fingerprint)
 
     def get_entry(self, name: str, *, fingerprint: bytes | None = None) -> Entry | None:
         """Return a blob with its fingerprint and times; None when it is absent or stale."""
-        answer, span = self._ask_for(name, fingerprint)
-        if span is None:
-            return None
-        try:
-            return Entry(answer[span[0] : span[1]], *parse_get_times(answer, span[1]))
-        except FrameError as exc:
-            self._distrust(exc)
+        return self._asker.get_entry(name, fingerprint=fingerprint)
+
+    def lease(
+        self,
+        name: str,
+        *,
+        fingerprint: bytes | None = None,
+        wait: float = 0.0,
+        hold: float = 30.0,
+        stale_ok: bool = False,
+    ) -> Entry | Lease | None:
+        """After a miss: return a Lease, for the one who makes the entry, or what the others get.
+
+        Those get an Entry: when it is stored or, with `stale_ok`, at once the old one, if there is
+        one. None: not within `wait` (at most 10 s), or the daemon has no leases: make it without
+        one. A Lease lasts `hold` (at most 120 s). The timeout is added to `wait`.
+        """
+        from .leasing import LeaseCall  # noqa: PLC0415
+
+        self._connection()  # refuses before anything is asked
+        call = LeaseCall(self._connections.new(), name, fingerprint, self._binary_mtime_ns)
+        return call.ask(wait=wait, hold=hold, stale_ok=stale_ok, timeout=self._timeout)
 
     def get_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Return the blobs of those names that are present and fresh."""
-        from .listing import get_many  # noqa: PLC0415
+        """Return the blobs of those names that are present and fresh, all as of one time.
 
-        return get_many(self._many_calls(), check_list(names), self._binary_mtime_ns)
+        More than a frame holds (8 MiB) is asked for in parts: each as of a time of its own.
+        """
+        wanted = list(check_list(names))
+        found = self._shared.read_many(wanted)
+        if found is None:
+            from .listing import get_many  # noqa: PLC0415
+
+            found = get_many(self._many_calls(), wanted, self._binary_mtime_ns)
+            self._shared.asked(self._connections.own(), self._deadline())
+        return found
+
+    def get_entries(self, names: Iterable[str]) -> Iterator[tuple[str, Entry]]:
+        """Yield (name, Entry) of those names that are present and fresh, in their order.
+
+        The names are taken from the iterable page by page, as the entries are taken from here.
+        """
+        from .listing import get_entries  # noqa: PLC0415
+
+        return get_entries(self._call, check_list(names), self._binary_mtime_ns)
 
     def put(
         self,
@@ -163,23 +205,28 @@ class Cache(Control):
         self,
         entries: Entries,
         *,
+        built_at_ns: int | None = None,
         sync: str = "write",
         on_progress: Callable[[int], None] | None = None,
     ) -> int:
         """Store any number of entries beside those there are; return the generation.
 
         They are taken from the iterable as they are sent, and all become visible at the end, or
-        none do. `on_progress` is called with the number sent so far. Raises ConnectionLostError
-        when the daemon goes away half-way: send all of it again.
+        none do. `on_progress` is called with the number sent so far. `built_at_ns` is stored in
+        the shard's header where they are its only entries. Raises ConnectionLostError when the
+        daemon goes away half-way: send all of it again.
         """
-        from .bulk import chunks_of  # noqa: PLC0415
+        from .bulk import chunks_of, pairs_of  # noqa: PLC0415
 
         self._connection()  # refuses before anything is taken from the iterable
-        chunks = chunks_of(_pairs(entries))
+        chunks = chunks_of(pairs_of(entries))
         first, second = next(chunks), next(chunks, None)
-        if second is not None:
-            rest = chain((first, second), chunks)
-            return self._stream("merge", rest, sync, on_progress=on_progress)
+        if second is not None or built_at_ns is not None:
+            rest = chain([first] if second is None else [first, second], chunks)
+            built_at_ns = check_time(built_at_ns)
+            return self._stream(
+                "merge", rest, sync, built_at_ns=built_at_ns, on_progress=on_progress
+            )
         generation = self._put_chunk(first, sync)
         if on_progress is not None:
             on_progress(len(first))
@@ -197,11 +244,11 @@ class Cache(Control):
 
         `built_at_ns` is stored in the shard's header; None: now.
         """
-        from .bulk import chunks_of  # noqa: PLC0415
+        from .bulk import chunks_of, pairs_of  # noqa: PLC0415
 
         return self._stream(
             "replace",
-            chunks_of(_pairs(entries)),
+            chunks_of(pairs_of(entries)),
             sync,
             built_at_ns=check_time(built_at_ns),
             on_progress=on_progress,
@@ -275,39 +322,29 @@ class Cache(Control):
         self._shared.detach()
         super().close()
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse: connection and memory are this process's own."""
+        raise TypeError("a Cache cannot be copied or pickled: make one where it is used")
+
+    def _shorten(self) -> None:
+        """Put what `get` and `get_view` call in their place: they cost a shared get a tenth.
+
+        Not where a subclass, or a test, has put something else there.
+        """
+        for name, read in (("get", self._get), ("get_view", self._get_view)):
+            if getattr(type(self), name) is _SHORTENED[name]:
+                vars(self)[name] = disguise(read, _SHORTENED[name])
+
     def _connection(self) -> Connection:
         refuse_switched_off()
         return self._connections.own()
-
-    def _ask_for(
-        self, name: str, fingerprint: bytes | None
-    ) -> tuple[bytes, tuple[int, int] | None]:
-        deadline = monotonic() + self._timeout
-        connection = self._connection()
-        wanted = check_name(name)
-        request = get_request(
-            connection.next_id(),
-            wanted,
-            binary_mtime_ns=self._binary_mtime_ns,
-            fingerprint=check_fingerprint(fingerprint),
-        )
-        answer = connection.exchange(request, deadline)
-        try:
-            span = parse_get_answer(answer, wanted)
-        except FrameError as exc:
-            self._distrust(exc)
-        self._shared.asked(connection, deadline)
-        return answer, span
 
     def _read_uint(self, answer: bytes) -> int:
         try:
             return parse_uint_answer(answer)
         except FrameError as exc:
-            self._distrust(exc)
-
-    def _distrust(self, reason: FrameError) -> NoReturn:
-        self.close()
-        raise ForgedError(str(reason)) from reason
+            self.close()
+            raise ForgedError(str(exc)) from exc
 
     def _call(self, method: str, *params: object, seconds: float | None = None) -> Any:
         from .calls import call  # noqa: PLC0415
@@ -361,13 +398,4 @@ class Cache(Control):
             self.count()
 
 
-def refuse_switched_off() -> None:
-    """Raise SwitchedOffError while the user wants no cache."""
-    if is_switched_off(os.environ):
-        raise SwitchedOffError("AUTOLOADD_CACHE or ZSHRS_CACHE switches the cache off")
-
-
-def _pairs(entries: Entries) -> Iterable[tuple[str, Blob | Entry]]:
-    from collections.abc import Mapping  # noqa: PLC0415
-
-    return entries.items() if isinstance(entries, Mapping) else entries
+_SHORTENED = {"get": Cache.get, "get_view": Cache.get_view}

@@ -57,7 +57,7 @@ def notify(connection: Connection, method: str, params: Sequence[object], deadli
 def decode_result(connection: Connection, answer: bytes, deadline: float) -> Any:
     """Return the result in a successful answer's frame. Raises ForgedError, having closed."""
     try:
-        message = decode_answer(answer[LENGTH_BYTES:])
+        message = decode_answer(memoryview(answer)[LENGTH_BYTES:])
     except FrameError as exc:
         connection.close(deadline)
         raise ForgedError(str(exc)) from exc

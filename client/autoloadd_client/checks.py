@@ -15,6 +15,7 @@ from autoloadd_protocol.encoding import (
     encode_str,
 )
 from autoloadd_protocol.errors import BAD_REQUEST, RequestError
+from autoloadd_protocol.limits import LEASE_HOLD_MS, LEASE_WAIT_MS
 
 from .entry import Entry
 from .errors import BadRequestError, refusal
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _NONE = type(None)
+_MS = 1000
 
 
 def checked(
@@ -77,6 +79,25 @@ def check_sync(sync: str) -> str:
     return checked(
         parameters.read_sync, sync, (str,), 'sync: expected "memory", "write" or "fsync"'
     )
+
+
+def check_wait(seconds: float) -> int:
+    """Return how long to wait for a lease, in ms: at most 10,000."""
+    most = LEASE_WAIT_MS / _MS
+    wanted = f"wait: expected 0 to {most:g} (s)"
+    return checked(parameters.read_wait, _milliseconds(seconds, most), (int,), wanted)
+
+
+def check_hold(seconds: float) -> int:
+    """Return how long to hold a lease, in ms: 1 to 120,000."""
+    most = LEASE_HOLD_MS / _MS
+    wanted = f"hold: expected 0.001 to {most:g} (s)"
+    return checked(parameters.read_hold, _milliseconds(seconds, most), (int,), wanted)
+
+
+def _milliseconds(seconds: float, most: float) -> int | None:
+    """Return seconds as ms; None where they are too many, or no number."""
+    return round(seconds * _MS) if 0 <= seconds <= most else None
 
 
 def check_list(names: Iterable[Value]) -> Iterable[Value]:

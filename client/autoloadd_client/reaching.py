@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import _socket
 import os
-from sys import byteorder
 from time import monotonic, sleep
 
 from autoloadd_protocol.errors import RendezvousError
 from autoloadd_protocol.rendezvous import check_private_directory, check_socket_path, socket_path
 
 from .errors import ForgedError, UnreachableError
+from .peer import peer_uid
 
 HOW_TO_START = "start it with `autoloadd &` or `systemctl --user start autoloadd.socket`"
 
@@ -77,13 +77,8 @@ def _connect_by(sock: _socket.socket, path: str, deadline: float, how_to_start: 
 
 
 def _check_peer(sock: _socket.socket, path: str) -> None:
-    # Only Linux tells without more; elsewhere the directory's owner and mode have to be enough.
-    option = getattr(_socket, "SO_PEERCRED", None)
-    if option is None:
-        return
-    credentials = sock.getsockopt(_socket.SOL_SOCKET, option, 12)
-    uid = int.from_bytes(credentials[4:8], byteorder)
-    if uid != os.geteuid():
+    uid = peer_uid(sock)
+    if uid not in (None, os.geteuid()):
         raise ForgedError(f"the server at {path} runs as uid {uid}, not as uid {os.geteuid()}")
 
 

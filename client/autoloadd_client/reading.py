@@ -8,16 +8,37 @@ from __future__ import annotations
 
 import _thread
 import os
-from time import monotonic
+from time import monotonic, monotonic_ns
 
 from .errors import CacheError, RefusedError
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Protocol, TypeAlias, TypeVar
 
     from .connection import Connection
     from .shared import Attachment
+
+    Found = TypeVar("Found")
+    Found_co = TypeVar("Found_co", covariant=True)
+
+    class Read(Protocol[Found_co]):
+        """How `Cache.get` is called."""
+
+        def __call__(self, name: str, *, fingerprint: bytes | None = None) -> Found_co | None: ...
+
+    Tools: TypeAlias = tuple[
+        Callable[[], int],  # until when the page may be trusted (ns); 0: not at all
+        Callable[[bytes], int],  # crc32
+        Callable[[Any, int], tuple[bytes, int, int, int]],  # a slot: name, mtime, start, end
+        int,  # mask of a bucket
+        int,  # bytes from a slot to the next
+        int,  # the longest name that stands in a slot, in bytes
+    ]
+    Lookup: TypeAlias = tuple[Sequence[int], int, int, Any, Tools]
+    """Each bucket's last change, the image's generation, the mask of a slot's place in bytes, the
+    image (a slice of it is what is returned), and what is the same for all images but the first."""
 
 _ATTACH_AFTER = 16
 """Gets over the socket before attaching: what that loads costs as much time as some hundred."""
@@ -35,25 +56,116 @@ _GAP_SECONDS = 0.05
 """Between two images: one that is replaced at every look is not worth following."""
 
 
-DOUBT = bytes(bytearray(b"only the daemon knows"))
-"""What a shared read returns when the daemon has to be asked: this object, not what equals it."""
+def _never() -> int:
+    return 0
+
+
+NOTHING: Lookup = (b"\1" * 4096, 0, 0, b"", (_never, len, lambda *_: (b"", 0, 0, 0), 0, 0, 0))
+"""Attached to nothing: every bucket changed after the image."""
+
+
+def make_reader(
+    ask: Read[Found], binary_mtime_ns: int | None
+) -> tuple[Read[Found], Callable[[Lookup], None]]:
+    """Return (read, use): a get that looks names up in what `use` was told last, or else asks.
+
+    It asks whenever there is doubt; also what is no name, and so is refused. `use` may be called at
+    any time by any thread: a get that has begun ends with what it has.
+    """
+    # A closure: attributes of an object would cost a third more.
+    oldest = -(2**63) if binary_mtime_ns is None else binary_mtime_ns
+    now, lookup, trusted_until = monotonic_ns, NOTHING, 0
+    _, crc32, unpack, bucket_mask, step, longest = NOTHING[-1]
+
+    def read(name: str, *, fingerprint: bytes | None = None) -> Found | None:
+        if fingerprint is not None or (now() >= trusted_until and not renew_trust()):
+            return ask(name, fingerprint=fingerprint)
+        try:
+            key = name.encode()
+        except (AttributeError, UnicodeEncodeError):
+            return ask(name)
+        # After the lease: a page that died in between has all its buckets at the top. And at once:
+        # another thread may put something else there between any two steps.
+        buckets, generation, mask, image, _ = lookup
+        checksum = crc32(key)
+        if buckets[checksum & bucket_mask] > generation:
+            return ask(name)
+        at = checksum & mask
+        stored, mtime, start, end = unpack(image, at)
+        while stored != key:
+            if not start:
+                # An empty slot ends the search. A longer name would stand in another form.
+                return None if len(key) <= longest else ask(name)
+            at = (at + step) & mask
+            stored, mtime, start, end = unpack(image, at)
+        if mtime >= oldest and start:
+            found: Found = image[start:end]
+            return found
+        # An empty name equals an empty slot.
+        return None if start else ask(name)
+
+    def renew_trust() -> bool:
+        # If another thread brings another page meanwhile, the trust in this one holds for that too:
+        # its daemon served when it was attached to, after every heartbeat that was read before.
+        nonlocal trusted_until
+        trusted_until = lookup[-1][0]()
+        return now() < trusted_until
+
+    def use(found: Lookup) -> None:
+        nonlocal lookup, crc32, unpack, bucket_mask, step, longest
+        if found is not NOTHING:
+            # Not imported before there is an image: zlib alone costs a shell's one get 0.3 ms.
+            _, crc32, unpack, bucket_mask, step, longest = found[-1]
+        lookup = found
+
+    return read, use
+
+
+def disguise(read: Read[Found], method: object) -> Read[Found]:
+    """Return a reader that looks to people, and to `help`, like the method that it stands for."""
+    for attribute in ("__doc__", "__module__", "__name__", "__qualname__"):
+        setattr(read, attribute, getattr(method, attribute))
+    return read
 
 
 class SharedReads:
-    """Has `read(name)`: a blob, None for a miss, or DOUBT: then ask, and call `asked`.
+    """Decides what readers look names up in; nothing, ever, where they are not `wanted`.
 
-    `read` never raises. It is replaced as a whole, so that threads need no lock.
+    Its methods raise nothing.
     """
 
-    def __init__(self, binary_mtime_ns: int | None) -> None:
-        self.read: Callable[[str], bytes | None] = _doubt
+    def __init__(self, binary_mtime_ns: int | None, *, wanted: bool = True) -> None:
         self._binary_mtime_ns = binary_mtime_ns
+        self._use: Callable[[Lookup], None] = _ignore
+        self._use_view: Callable[[Lookup], None] = _ignore
+        self._lookup = NOTHING
         self._attachment: Attachment | None = None
         self._life: object = None
         self._gets = 0
-        self._not_before = 0.0
+        self._not_before = 0.0 if wanted else float("inf")
         self._turn = _thread.allocate_lock()
         self._pid = os.getpid()
+
+    def make_readers(
+        self, get: Read[bytes], get_view: Read[memoryview]
+    ) -> tuple[Read[bytes], Read[memoryview]]:
+        """Return what answers as these two do, out of shared memory where that is right."""
+        read, self._use = make_reader(get, self._binary_mtime_ns)
+        read_view, self._use_view = make_reader(get_view, self._binary_mtime_ns)
+        return read, read_view
+
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes] | None:
+        """Return the blobs of those names that are there and fresh; None: ask the daemon for all.
+
+        All as they were at one time, as in the daemon's own answer: that of the first look. What is
+        not doubtful later has not changed since; a reader of its own keeps to one image.
+        """
+        read, use = make_reader(_doubt, self._binary_mtime_ns)
+        use(self._lookup)
+        try:
+            return {name: blob for name in names if (blob := read(name)) is not None}
+        except DoubtError:
+            return None
 
     def asked(self, connection: Connection, deadline: float) -> None:
         """Note that a `get` was answered over the socket: attach, or go on, if that is right now.
@@ -77,7 +189,7 @@ class SharedReads:
 
         Called after it was sent, and `_follow` looks at that last: whichever comes second stops.
         """
-        self.read = _doubt
+        self._show(NOTHING, NOTHING)
 
     def detach(self) -> None:
         """Let go of the mapped memory; whoever reads from it in this moment finishes.
@@ -85,7 +197,7 @@ class SharedReads:
         Also called when the connection is closed, by any thread, before another daemon can answer:
         what it acknowledges is in no memory of this one.
         """
-        self.read = _doubt
+        self.suspend()
         self._attachment = self._life = None
 
     def begin_anew(self) -> None:
@@ -102,9 +214,14 @@ class SharedReads:
         if attachment is None or attachment.is_outdated:
             attachment = self._attach(connection, deadline) or attachment
         if attachment is not None and self._may_read(connection):
-            self.read = attachment.read
+            self._show(attachment.lookup, attachment.view_lookup)
             if not self._may_read(connection):
-                self.read = _doubt
+                self.suspend()
+
+    def _show(self, lookup: Lookup, view_lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._use(lookup)
+        self._use_view(view_lookup)
 
     def _may_read(self, connection: Connection) -> bool:
         return connection.is_settled and connection.life is self._life
@@ -121,7 +238,7 @@ class SharedReads:
         life = connection.life
         connection.on_close = self.detach
         try:
-            attachment = attach(self, connection, self._binary_mtime_ns, deadline)
+            attachment = attach(self, connection, deadline)
         except RefusedError as exc:
             # An older daemon never will; a busy one, or one without an image yet, may soon.
             soon = exc.code in ("busy", "shutting_down")
@@ -135,5 +252,13 @@ class SharedReads:
         return attachment
 
 
-def _doubt(_name: str) -> bytes:
-    return DOUBT
+class DoubtError(Exception):
+    """Only the daemon knows. Never leaves this module."""
+
+
+def _doubt(name: str, *, fingerprint: bytes | None = None) -> bytes | None:
+    raise DoubtError
+
+
+def _ignore(_lookup: Lookup) -> None:
+    """Stand in for a reader that nobody has."""

@@ -2,7 +2,7 @@
 
 The daemon hands out a shard's image, sealed, and its page, which says what of the image is still
 true (`autoloadd_protocol.page`). A name is looked up in the mapped image itself; whatever is
-doubtful is asked over the socket: the same answer, only slower.
+doubtful is asked over the socket: the same answer, only slower (`reading.make_reader`).
 
 A mapping belongs to the connection that it came over. It stays valid for as long as anyone uses it,
 whatever the daemon does; after the daemon's end it is trusted for one lease at most.
@@ -13,6 +13,8 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from functools import partial
+from struct import Struct
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -25,7 +27,6 @@ from autoloadd_protocol.image import (
     SLOT,
     SLOT_BYTES,
     SLOT_NAME_BYTES,
-    ImageHeader,
     parse_header,
 )
 from autoloadd_protocol.image import VERSION as IMAGE_VERSION
@@ -46,19 +47,20 @@ from autoloadd_protocol.rendezvous import is_switched_off
 
 from .calls import decode_result, require_map
 from .errors import ForgedError
-from .reading import DOUBT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from .connection import Connection
-    from .reading import SharedReads
+    from .reading import Lookup, SharedReads
 
 _F_GET_SEALS = 1034
 _SEAL_SEAL, _SEAL_SHRINK, _SEAL_GROW, _SEAL_WRITE, _SEAL_FUTURE_WRITE = 1, 2, 4, 8, 16
 _IMAGE_SEALS = _SEAL_SEAL | _SEAL_SHRINK | _SEAL_GROW | _SEAL_WRITE
 _PAGE_SEALS = _SEAL_SEAL | _SEAL_SHRINK | _SEAL_GROW | _SEAL_FUTURE_WRITE
 
+_UNPACK_SLOT = Struct(f"<{HEADER_BYTES}x{SLOT.format[1:]}").unpack_from
+"""A slot by its place in the table. Skipping the header is free here, an addition is not."""
 
 _attached: WeakSet[SharedReads] = WeakSet()
 
@@ -72,9 +74,7 @@ def _detach_in_child() -> None:
 os.register_at_fork(after_in_child=_detach_in_child)
 
 
-def attach(
-    reads: SharedReads, connection: Connection, binary_mtime_ns: int | None, deadline: float
-) -> Attachment:
+def attach(reads: SharedReads, connection: Connection, deadline: float) -> Attachment:
     """Ask for the newest image of the connection's shard, and map it. Raises CacheError.
 
     `reads` lets go of it if this process forks.
@@ -86,7 +86,7 @@ def attach(
     try:
         image, page = map_descriptors(descriptors)
         result = require_map(decode_result(connection, answer, deadline))
-        attachment = Attachment(image, page, epoch=result["epoch"], binary_mtime_ns=binary_mtime_ns)
+        attachment = Attachment(image, page, epoch=result["epoch"])
     except (ImageError, PageError, KeyError, OSError) as exc:
         raise ForgedError(f"the daemon shares what cannot be used: {exc}") from exc
     _attached.add(reads)
@@ -96,8 +96,7 @@ def attach(
 class Attachment:
     """One mapped image with its page. Raises ImageError or PageError where it cannot be trusted.
 
-    `read(name)` returns the blob, None for a miss, or DOUBT. It never raises; a name that is none
-    is doubtful. It does not ask whether the cache is switched off: that is seen when a lease ends.
+    `lookup` and `view_lookup` are for readers that return bytes and memoryviews.
     """
 
     def __init__(
@@ -106,7 +105,6 @@ class Attachment:
         page: mmap.mmap,
         *,
         epoch: int,
-        binary_mtime_ns: int | None,
     ) -> None:
         header = parse_header(image[:HEADER_BYTES])
         if header.total_bytes != len(image) or header.epoch != epoch:
@@ -114,58 +112,31 @@ class Attachment:
         self._words = memoryview(page).cast("Q")
         check_page(self._words, epoch=epoch)
         self.generation = header.generation
-        self.read = _make_read(image, self._words, header, binary_mtime_ns)
+        self._mask = (header.slots - 1) * SLOT_BYTES
+        self.lookup = self._make_lookup(image)
+        self.view_lookup = self._make_lookup(memoryview(image))
 
     @property
     def is_outdated(self) -> bool:
         """Tell whether the daemon has a newer image, or has ended this page."""
         return self._words[IMAGE_AT] != self.generation or self._words[STATE_AT] != LIVE
 
+    def _make_lookup(self, image: mmap.mmap | memoryview) -> Lookup:
+        trust = partial(_trusted_until, self._words)
+        tools = trust, crc32, _UNPACK_SLOT, BUCKET_MASK, SLOT_BYTES, SLOT_NAME_BYTES
+        return self._words[BUCKETS_AT:], self.generation, self._mask, image, tools
 
-def _make_read(
-    image: mmap.mmap,
-    words: memoryview,
-    header: ImageHeader,
-    binary_mtime_ns: int | None,
-) -> Callable[[str], bytes | None]:
-    # A closure: attributes of an object would cost a third more.
-    buckets = words[BUCKETS_AT:]
-    generation = header.generation
-    mask = (header.slots - 1) * SLOT_BYTES
-    oldest = -(2**63) if binary_mtime_ns is None else binary_mtime_ns
-    unpack, now = SLOT.unpack_from, monotonic_ns
-    trusted_until = 0
 
-    def read(name: str) -> bytes | None:
-        nonlocal trusted_until
-        if now() >= trusted_until:
-            trusted_until = 0 if is_switched_off(os.environ) else words[HEARTBEAT_AT] + LEASE_NS
-            # A heartbeat to come is of another clock: that of another time namespace.
-            if not trusted_until - LEASE_NS <= now() < trusted_until:
-                trusted_until = 0
-                return DOUBT
-        try:
-            key = name.encode()
-        except (AttributeError, UnicodeEncodeError):
-            return DOUBT
-        checksum = crc32(key)
-        # After the lease: a page that died in between has all its buckets at the top.
-        if buckets[checksum & BUCKET_MASK] > generation:
-            return DOUBT
-        at = checksum & mask
-        stored, mtime, start, end = unpack(image, HEADER_BYTES + at)
-        while stored != key:
-            if not start:
-                # A slot holds a name that is longer in another form.
-                return DOUBT if len(key) > SLOT_NAME_BYTES else None
-            at = (at + SLOT_BYTES) & mask
-            stored, mtime, start, end = unpack(image, HEADER_BYTES + at)
-        if mtime >= oldest and start:
-            return image[start:end]
-        # An empty name equals an empty slot.
-        return None if start else DOUBT
+def _trusted_until(words: memoryview) -> int:
+    """Return until when (ns) a page may be trusted; 0: not at all.
 
-    return read
+    Also not while the cache is switched off: gets ask then, and that is refused.
+    """
+    heartbeat = words[HEARTBEAT_AT]
+    # One to come is of another clock: that of another time namespace.
+    if heartbeat > monotonic_ns() or is_switched_off(os.environ):
+        return 0
+    return heartbeat + LEASE_NS
 
 
 def map_descriptors(descriptors: Sequence[int]) -> tuple[mmap.mmap, mmap.mmap]:

@@ -5,10 +5,8 @@ Start: lock, recover, listen, ready. Stop: listen no more, answer what was taken
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
-import secrets
 import select
 import signal
 import time
@@ -21,19 +19,21 @@ from autoloadd_protocol.errors import NOT_DURABLE, RequestError
 from autoloadd_protocol.page import HEARTBEAT_NS
 
 from .activation import inherited_listener, notify
-from .allocation import return_large_blocks
+from .allocation import return_free_blocks, return_large_blocks
 from .builder import Builder
 from .catalog import Catalog
 from .config import AT_ONCE, AT_START
 from .descriptors import raise_limit
-from .errors import AlreadyServedError, ConfigError, StartError, StopError
+from .errors import AlreadyServedError, ConfigError, DamageError, StartError, StopError
 from .exhaustion import run_or_end
+from .lease_timer import end_leases_in_time
 from .listening import DirectoryLock, Listener, bind
+from .loading import LATER_BYTES, load_images
 from .log import set_level
 from .methods.context import Context
 from .metrics import Metrics
+from .reports import report_recovery, what_is_not_stored
 from .serving import EpollServer
-from .serving_tasks import TaskServer
 from .sharing import Sharing
 from .signals import SIGNALS, keep_signals
 from .storage.files import Files
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from .config import Settings
     from .errors import StorageError
+    from .serving_tasks import TaskServer
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ _BUILD_SECONDS = 2.0
 _SYNC_SECONDS = 0.5
 _SEND_SECONDS = 0.25
 _POLL_SECONDS = 0.005
+_FIRST_COME_SECONDS = 0.02
+"""After the start: whoever wanted the daemon is answered before a thread takes the processor."""
 
 
 class App:
@@ -69,6 +72,8 @@ class App:
         self._stop_requested = trio.Event()
         self._shutdown_answers: list[Callable[[object], None]] = []
         self._background = trio.CancelScope()
+        self._loading = trio.CancelScope()
+        self._start_failure: StartError | None = None
         self._not_stored: str | None = None
 
     def run(self) -> None:
@@ -88,8 +93,8 @@ class App:
                 max_bytes=self._settings.max_bytes,
             )
             started = time.monotonic()
-            self._catalog.recover()
-            self._report_recovery(time.monotonic() - started)
+            self._catalog.recover(later_bytes=LATER_BYTES)
+            report_recovery(self._catalog, self._metrics, time.monotonic() - started)
             self._note_unwritable()
             self._sharing = Sharing(self._files, [lock.path for lock in self._locks])
             self._listener = inherited or bind(self._settings.socket)
@@ -97,13 +102,13 @@ class App:
             for lock in reversed(self._locks):
                 lock.undo()
             raise
-        # What is there now stays: a full collection that looks through it takes 3 ms of the loop's.
-        gc.freeze()
         try:
             trio.run(self._main)
         finally:
             for lock in self._locks:
                 lock.release()
+        if self._start_failure is not None:
+            raise self._start_failure
         if self._not_stored is not None:
             raise StopError(f"stopped, but not everything is stored: {self._not_stored}")
 
@@ -114,8 +119,7 @@ class App:
             self._locks.append(DirectoryLock.take(self._files, socket_dir))
 
     async def _main(self) -> None:
-        token = trio.lowlevel.current_trio_token()
-        self._sync_thread = SyncThread(token.run_sync_soon)
+        self._sync_thread = SyncThread(self._deliver)
         self._builder = Builder(self._catalog, self._files, self._sync_thread, self._metrics)
         self._writer = Writer(self._catalog, self._builder, self._sync_thread, self._metrics)
         self._context = self._make_context()
@@ -123,19 +127,18 @@ class App:
         self._writer.on_progress = self._server.settle
         self._writer.not_before_ns = self._sharing.trusted_until_ns
         self._catalog.on_forget = self._sharing.drop
-        self._builder.on_built = self._writer.resume
-        build_thread = StandingThread("build")
-        self._builder.run_in_thread = build_thread.run
-        self._builder.free_in_thread = build_thread.submit
+        self._builder.on_built = self._after_build
+        self._build_thread = StandingThread("build")
+        self._builder.run_in_thread = self._build_thread.run
+        self._builder.free_in_thread = self._build_thread.submit
         self._builder.drop_shard = self._writer.evict
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 self._builder.nursery = nursery
-                for shard, _ in self._catalog:
-                    self._builder.look_at(shard)
                 nursery.start_soon(run_or_end, self._watch_signals, signals)
                 nursery.start_soon(run_or_end, self._server.serve)
                 nursery.start_soon(self._look_after)
+                nursery.start_soon(run_or_end, self._load_images)
                 self._server.listen_on(self._listener.socket)
                 _logger.info("autoloadd %s serves %s", __version__, self._listener.path)
                 notify("READY=1", os.environ)
@@ -145,12 +148,16 @@ class App:
                 await self._stop()
                 nursery.cancel_scope.cancel()
 
+    def _deliver(self, callback: Callable[[], None]) -> None:
+        # The server is made after what it serves.
+        self._server.deliver(callback)
+
     def _make_context(self) -> Context:
         return Context(
             self._catalog,
             self._writer,
             self._metrics,
-            instance=secrets.token_hex(8),
+            instance=os.urandom(8).hex(),
             socket_path=self._listener.path,
             stop=self._stop_and_answer,
             connections=lambda: self._server.connections,
@@ -162,6 +169,8 @@ class App:
         # The portable server can be had on Linux too: AUTOLOADD_SERVING=tasks.
         if hasattr(select, "epoll") and os.environ.get("AUTOLOADD_SERVING") != "tasks":
             return EpollServer(self._context)
+        from .serving_tasks import TaskServer  # noqa: PLC0415
+
         return TaskServer(self._context)
 
     def _stop_and_answer(self, answer: Callable[[object], None]) -> None:
@@ -169,6 +178,36 @@ class App:
         self._stop_requested.set()
 
     # While it serves
+
+    def _after_build(self) -> None:
+        self._writer.resume()
+        self._build_thread.submit(return_free_blocks)
+
+    async def _load_images(self) -> None:
+        """Have what the start left in its files read and checked, then writes and builds begin."""
+        with self._loading:
+            if self._catalog.is_loading:
+                await trio.sleep(_FIRST_COME_SECONDS)
+            try:
+                await self._load_or_recover()
+            except StartError as exc:
+                self._start_failure = exc
+                self._stop_requested.set()
+                return
+            for shard, _ in self._catalog:
+                self._builder.look_at(shard)
+            self._writer.resume()
+
+    async def _load_or_recover(self) -> None:
+        started = time.monotonic()
+        try:
+            await load_images(self._catalog, self._build_thread.run)
+        except DamageError as exc:
+            _logger.error("%s", exc)  # noqa: TRY400
+            self._check_cache_directory()
+            self._catalog.recover_again()
+            report_recovery(self._catalog, self._metrics, time.monotonic() - started)
+            self._note_unwritable()
 
     async def _watch_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
@@ -207,6 +246,9 @@ class App:
                 nursery.start_soon(run_or_end, self._sync_regularly)
                 nursery.start_soon(run_or_end, self._beat)
                 nursery.start_soon(run_or_end, self._begin_to_write)
+                nursery.start_soon(
+                    run_or_end, end_leases_in_time, self._writer.leases, self._server.settle
+                )
 
     async def _tick(self) -> None:
         """Look after what no event announces: deadlines, the socket's file, storage that is ill."""
@@ -325,10 +367,13 @@ class App:
         self._check_cache_directory()
         self._server.stop_listening()
         self._listener.close()
+        self._writer.leases.close()
+        self._server.settle()
         with trio.move_on_after(_DRAIN_SECONDS):
-            while not self._writer.is_idle:
+            while not self._is_drained():
                 self._writer.resume()
                 await trio.sleep(_POLL_SECONDS)
+        self._loading.cancel()
         self._writer.close()
         if self._writer.is_idle:
             with trio.move_on_after(_BUILD_SECONDS):
@@ -337,7 +382,7 @@ class App:
         in_time = await trio.to_thread.run_sync(self._sync_thread.stop, _SYNC_SECONDS)
         if not in_time:
             _logger.error("the disk did not answer; what it has not taken may be lost")
-        self._not_stored = self._what_is_not_stored(in_time=in_time)
+        self._not_stored = what_is_not_stored(self._catalog, in_time=in_time)
         self._sharing.end()
         if in_time and self._catalog.lost is None:
             self._sharing.take_marks_away()
@@ -352,19 +397,9 @@ class App:
                 await trio.sleep(_POLL_SECONDS)
         _logger.info("stopped")
 
-    def _what_is_not_stored(self, *, in_time: bool) -> str | None:
-        """Return why a new start may not find everything, or None."""
-        if not in_time:
-            return "the disk did not answer"
-        if self._catalog.lost is not None:
-            return self._catalog.lost
-        unsynced = [files.directory for _, files in self._catalog if files.has_unsynced]
-        return self._catalog.failure or next(iter(unsynced), None)
-
-    def _report_recovery(self, seconds: float) -> None:
-        entries = sum(shard.entries for shard, _ in self._catalog)
-        _logger.info(
-            "%d shards with %d entries, read in %.0f ms", len(self._catalog), entries, seconds * 1e3
-        )
-        for file, reason in self._metrics.set_aside:
-            _logger.error("set aside: %s: %s", file, reason)
+    def _is_drained(self) -> bool:
+        if self._start_failure is not None:
+            return True
+        # Most daemons that are stopped so soon have nothing to build an image of.
+        has_journals = any(files.journal_bytes for _, files in self._catalog)
+        return self._writer.is_idle and not (self._catalog.is_loading and has_journals)

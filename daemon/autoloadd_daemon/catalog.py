@@ -14,6 +14,7 @@ from .errors import StartError, StorageError, storage_error
 from .shard import Shard
 from .storage.bulks import BulkNumbers
 from .storage.files import is_directory
+from .storage.image_file import ImageFile
 from .storage.records import new_epoch
 from .storage.recovery import Recovered, read_shard, recover_shard
 from .storage.set_aside import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .metrics import Metrics
     from .storage.bulks import StagedBulk
     from .storage.files import Files
+    from .storage.images import SealedImage
     from .storage.journal import Journal
 
 _logger = logging.getLogger(__name__)
@@ -74,6 +76,8 @@ class Catalog:
         self.lost: str | None = None
         self.unwritable: StorageError | None = None
         """Why nothing can be written since the start, if so: what is served is what was read."""
+        self.unchecked: list[Shard] = []
+        """Shards that are served from their image's file, until all of it was checked."""
         self.open_bulks: dict[int, str] = {}
         """Bulks that are being staged: their tokens, and the ids of their shards."""
         self.on_forget: Callable[[Shard], None] = lambda _shard: None
@@ -84,17 +88,19 @@ class Catalog:
         self._numbers = BulkNumbers()
         self._drops = 0
 
-    def recover(self) -> None:
+    def recover(self, *, later_bytes: int | None = None) -> None:
         """Load every shard that the cache directory holds. Raises StartError: nothing changed.
 
-        Where the disk takes no writes (`unwritable`), what there is is served as it is read. Since
-        nothing is written then, this may be called again when it does.
+        Images larger than `later_bytes` are not read yet (`unchecked`). Where the disk takes no
+        writes (`unwritable`), what there is is served as it is read. Since nothing is written then,
+        this may be called again when it does.
         """
         before = self._shards
         self._shards = {}
-        self._metrics.set_aside.clear()
+        self.unchecked = []
+        self._metrics.forget_recovery()
         try:
-            self._recover_all()
+            self._recover_all(later_bytes)
             self.unwritable = None
         except (OSError, StorageError) as exc:
             if not _is_refusal(exc):
@@ -110,6 +116,7 @@ class Catalog:
     def _read_all(self, before: dict[str, tuple[Shard, ShardFiles]]) -> None:
         """Load every shard that can be read, and change nothing on disk. Raises StartError."""
         self._shards = {}
+        self.unchecked = []
         try:
             for name in self._files.names(self.cache_dir):
                 path = f"{self.cache_dir}/{name}"
@@ -121,7 +128,7 @@ class Catalog:
             self._shards = before
             raise StartError(f"cannot read {self.cache_dir}: {exc}") from exc
 
-    def _recover_all(self) -> None:
+    def _recover_all(self, later_bytes: int | None) -> None:
         self._metrics.set_aside.extend(clear_away(self._files, f"{self.cache_dir}/{PROBE}"))
         for name in self._files.names(self.cache_dir):
             path = f"{self.cache_dir}/{name}"
@@ -130,7 +137,7 @@ class Catalog:
             elif is_set_aside(name):
                 continue
             elif is_directory(path):
-                self._recover_shard(name, path)
+                self._recover_shard(name, path, later_bytes)
             elif _SHARD_ID.fullmatch(name):
                 reason = "no directory, where a shard belongs"
                 self._metrics.set_aside.append(set_aside_file(self._files, path, reason))
@@ -152,8 +159,8 @@ class Catalog:
         )
         self.set_aside_bytes = sum(map(size_of, kept))
 
-    def _recover_shard(self, name: str, path: str) -> None:
-        recovered = recover_shard(self._files, path)
+    def _recover_shard(self, name: str, path: str, later_bytes: int | None) -> None:
+        recovered = recover_shard(self._files, path, later_bytes)
         if not isinstance(recovered, Recovered):
             self._metrics.set_aside.extend(recovered)
             if not self._files.names(path):
@@ -174,7 +181,27 @@ class Catalog:
         shard.take_over(recovered)
         shard_files = self._make_files(shard.producer, shard.epoch)
         self._shards[shard.id] = (shard, shard_files)
+        if isinstance(shard.image, ImageFile):
+            self.unchecked.append(shard)
         return shard_files
+
+    def take_loaded(self, shard: Shard, image: SealedImage) -> None:
+        """Go on with a shard's image in memory: its file was checked."""
+        shard.take_loaded(image)
+        self.unchecked.remove(shard)
+
+    def recover_again(self) -> None:
+        """Recover once more, since an image is damaged that was not checked at the start.
+
+        Nothing was written since: the outcome is what it would have been. Raises StartError.
+        """
+        if self.lost is None:
+            self.recover()
+            return
+        # What lies there may be another daemon's. What is not known to be good is not served.
+        for shard in self.unchecked:
+            self.forget(shard.id)
+        self.unchecked = []
 
     def find(self, shard_id: str) -> Shard | None:
         """Return a shard, or None where there is none."""
@@ -288,8 +315,17 @@ class Catalog:
 
     @property
     def is_read_only(self) -> bool:
-        """Tell whether the cache directory as a whole takes no writes."""
-        return self.lost is not None or self.unwritable is not None
+        """Tell whether the cache directory as a whole takes no writes, or none yet."""
+        return self.lost is not None or self.unwritable is not None or self.is_loading
+
+    @property
+    def is_loading(self) -> bool:
+        """Tell whether there are images that are not checked yet.
+
+        Until then nothing is written: where one is damaged, recovery is done once more, on files
+        that are as they were at the start. Gets are answered; what needs all of an image waits.
+        """
+        return bool(self.unchecked)
 
     def __iter__(self) -> Iterator[tuple[Shard, ShardFiles]]:
         return iter(list(self._shards.values()))
@@ -315,7 +351,7 @@ class Catalog:
     @property
     def disk_bytes(self) -> int:
         """Bytes of images, journals with their bulks, and files that were set aside."""
-        journals = sum(files.journal_bytes for _, files in self._shards.values())
+        journals = sum(files.disk_bytes for _, files in self._shards.values())
         images = sum(shard.image_bytes for shard, _ in self._shards.values())
         return self.set_aside_bytes + journals + images + len(self._shards) * SHARD_BYTES
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import tomllib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autoloadd_protocol import __version__
 from autoloadd_protocol.errors import RendezvousError
@@ -22,6 +20,7 @@ from .errors import ConfigError
 from .log import LEVELS
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Mapping, Sequence
 
 DEFAULT_MAX_BYTES = 512 * 1024 * 1024
@@ -29,7 +28,7 @@ MIN_MAX_BYTES = 16 * 1024 * 1024
 DEFAULT_SYNC_INTERVAL = 1.0
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-_SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = r"(\d+)\s*([kmgt]?)(?:i?b)?"
 _EPILOG = """\
 Each option can also be set by an environment variable (AUTOLOADD_SOCKET, AUTOLOADD_CACHE_DIR,
 AUTOLOADD_MAX_BYTES, AUTOLOADD_SYNC_INTERVAL, AUTOLOADD_LOG_LEVEL) or in the configuration file:
@@ -67,8 +66,7 @@ _OTHER_VARIABLES = frozenset(
 """Variables besides the settings' own; the last two are for clients."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Everything that can be set. `max_bytes` in bytes, `sync_interval` in seconds.
 
     `sources` says for each setting where its value came from.
@@ -95,8 +93,49 @@ class Settings:
         )
 
 
+class CommandLine:
+    """The options as they were given; None for those that were not."""
+
+    def __init__(self) -> None:
+        self.socket: str | None = None
+        self.cache_dir: str | None = None
+        self.config: str | None = None
+        self.max_bytes: str | None = None
+        self.sync_interval: str | None = None
+        self.log_level: str | None = None
+        self.check_config = False
+
+
+def read_command_line(argv: Sequence[str] | None = None) -> CommandLine:
+    """Parse the command line; leaves with 2 and says why if it cannot be used."""
+    given = sys.argv[1:] if argv is None else argv
+    return read_plain(given) or make_parser().parse_args(given, namespace=CommandLine())
+
+
+def read_plain(argv: Sequence[str]) -> CommandLine | None:
+    """Return what the parser would, of options with a value each; None for anything unusual.
+
+    argparse costs 3 ms of each start, and a start has such options or none.
+    """
+    found = CommandLine()
+    words = iter(argv)
+    for word in words:
+        option, has_value, value = word.partition("=")
+        if not has_value:
+            value = next(words, "-")
+        if value == "--" or (value.startswith("-") and not has_value):
+            return None
+        name = option.removeprefix("--").replace("-", "_")
+        if option != f"--{name.replace('_', '-')}" or name not in _WITH_VALUE:
+            return None
+        setattr(found, name, value)
+    return found
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
+    import argparse  # noqa: PLC0415  most starts do without
+
     parser = argparse.ArgumentParser(
         prog="autoloadd",
         description="A cache daemon, one per user, for what shells have already compiled.",
@@ -123,7 +162,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
+def load_settings(arguments: CommandLine, environment: Mapping[str, str]) -> Settings:
     """Return the settings. Raises ConfigError that names the source, and what was expected."""
     file_values = _read_file(arguments.config, environment)
     chosen: dict[str, Any] = {}
@@ -150,8 +189,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _FileValues:
+class _FileValues(NamedTuple):
     path: str
     values: Mapping[str, object]
     lines: Mapping[str, int]
@@ -159,7 +197,7 @@ class _FileValues:
 
 def _choose(
     name: str,
-    arguments: argparse.Namespace,
+    arguments: CommandLine,
     environment: Mapping[str, str],
     file_values: _FileValues | None,
 ) -> tuple[object, str]:
@@ -188,6 +226,10 @@ def _read_file(chosen: str | None, environment: Mapping[str, str]) -> _FileValue
     except UnicodeDecodeError as exc:
         line = exc.object[: exc.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: not UTF-8, expected a TOML file") from exc
+    if not text.strip():
+        return None
+    import tomllib  # noqa: PLC0415  3 ms, and most have no such file
+
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
@@ -218,7 +260,8 @@ def _parse_socket(value: object) -> str:
 
 
 def _parse_size(value: object) -> int:
-    match = _SIZE.fullmatch(str(value).strip()) if isinstance(value, str | int) else None
+    text = str(value).strip() if isinstance(value, str | int) else ""
+    match = re.fullmatch(_SIZE, text, re.IGNORECASE)
     if match is None or isinstance(value, bool):
         raise ValueError(f"{value!r}: expected a size, such as 512 MiB or 536870912")
     size = int(match[1]) * _UNITS[match[2].lower()]
@@ -255,7 +298,4 @@ _SETTINGS: dict[str, tuple[Callable[[object], Any], Callable[[Mapping[str, str]]
     "log_level": (_parse_level, lambda _environment: "info"),
 }
 
-
-def read_command_line(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; leaves with 2 and says why if it cannot be used."""
-    return make_parser().parse_args(argv)
+_WITH_VALUE = frozenset({"config", *_SETTINGS})

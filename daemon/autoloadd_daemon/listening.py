@@ -12,8 +12,7 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autoloadd_protocol.errors import RendezvousError
 from autoloadd_protocol.rendezvous import check_private_directory, check_socket_path
@@ -111,8 +110,7 @@ class DirectoryLock:
         os.close(self._descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(NamedTuple):
     """A listening socket. An inherited one (systemd's) is never unlinked or bound again."""
 
     socket: socket.socket

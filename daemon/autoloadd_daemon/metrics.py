@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .errors import FullError
@@ -19,18 +18,18 @@ _LONGEST_PAUSE_WHEN_FULL_NS = 1_000_000_000
 _KEPT_REPORTS = 100
 
 
-@dataclass(slots=True)
 class Health:
     """Whether storage takes writes; since when not, and when the next attempt to heal is due.
 
     Times are CLOCK_MONOTONIC in ns: no decision uses wall time.
     """
 
-    error: str | None = None
-    since_ns: int = 0
-    next_try_ns: int = 0
-    _pause_ns: int = _FIRST_PAUSE_NS
-    _is_full: bool = False
+    def __init__(self) -> None:
+        self.error: str | None = None
+        self.since_ns = 0
+        self.next_try_ns = 0
+        self._pause_ns = _FIRST_PAUSE_NS
+        self._is_full = False
 
     @property
     def is_degraded(self) -> bool:
@@ -82,14 +81,20 @@ class Health:
         }
 
 
-@dataclass(slots=True)
 class Metrics:
     """Counters since the start, and files that were set aside."""
 
-    started_ns: int = field(default_factory=time.monotonic_ns)
-    counters: Counter[str] = field(default_factory=Counter)
-    health: Health = field(default_factory=Health)
-    set_aside: deque[SetAside] = field(default_factory=lambda: deque(maxlen=_KEPT_REPORTS))
+    def __init__(self) -> None:
+        self.started_ns = time.monotonic_ns()
+        self.counters: Counter[str] = Counter()
+        self.health = Health()
+        self.set_aside: deque[SetAside] = deque(maxlen=_KEPT_REPORTS)
+
+    def forget_recovery(self) -> None:
+        """Forget what a recovery found: it is done once more, and finds it again."""
+        self.set_aside.clear()
+        for name in ("torn_bytes", "journals_missing"):
+            self.counters.pop(name, None)
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter."""

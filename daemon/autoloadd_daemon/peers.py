@@ -69,6 +69,21 @@ class Peer:
             self.session.end_input()
         return bool(data)
 
+    def send_at_once(self, data: bytes) -> bool:
+        """Send what is the whole of what the client is owed; tell whether it took all of it."""
+        try:
+            sent = self.socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.is_mute = True
+            return False
+        if sent == len(data):
+            return True
+        self._unsent = [memoryview(data)[sent:]]
+        self.unsent_bytes = self.copied_bytes = len(data) - sent
+        return False
+
     def send(self) -> None:
         """Send as much of the output as the client takes."""
         session = self.session

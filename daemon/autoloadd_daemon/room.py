@@ -69,6 +69,11 @@ class Room:
         self.unsent_bound = 1 if is_short else UNSENT_BYTES
         self.output_per_turn = _OUTPUT_WHEN_SHORT if is_short else _OUTPUT_PER_TURN
 
+    @property
+    def is_ample(self) -> bool:
+        """Tell whether every client may be read, and none has to be answered later."""
+        return self.received < RECEIVED_BYTES and not self.is_short_for_answers
+
     def note(self, peer: Peer) -> None:
         """Take what a client holds into the books; after each of its turns."""
         self._book(peer, peer.session.held_bytes, peer.copied_bytes)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import select
+import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,10 +21,12 @@ from autoloadd_protocol.limits import CONNECTIONS
 
 from .descriptors import are_short
 from .peers import Peer, is_our_user, longest_idle
+from .plain_gets import PlainGets
 from .shortage import Shortage
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from .methods.context import Context
 
@@ -37,6 +41,12 @@ _IDLE_POLLS = 20
 """Extra polls before waiting, while one client alone is active: its next request comes within them,
 and going to sleep and waking up costs more (25% of its rate)."""
 
+_NAP_SECONDS = 0.001
+_NAPS = 4
+"""Waits in the set itself before waiting by trio, while a sync is under way: its end, and the
+writes that gather meanwhile, are seen 20 us sooner. Signals and ticks wait no longer for it than
+for busy clients."""
+
 
 class EpollServer:
     """Serves a listening socket until its task is cancelled."""
@@ -45,6 +55,8 @@ class EpollServer:
         self._context = context
         self._epoll = select.epoll()
         self._peers: dict[int, Peer] = {}
+        self._quiet: dict[int, Peer] = {}
+        self._plain_gets = PlainGets(context, self._quiet)
         self._listener: socket.socket | None = None
         self._accepting = False
         self._shortage = Shortage(context.metrics)
@@ -57,6 +69,19 @@ class EpollServer:
         self._checked_ns = time.monotonic_ns()
         self._wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_up, select.EPOLLIN)
+        self._is_open = True
+        self._opening = threading.Lock()
+        self._delivered: deque[Callable[[], None]] = deque()
+
+    def deliver(self, callback: Callable[[], None]) -> None:
+        """Have a callback run by the serving task soon. Called in any thread.
+
+        In its own set: by trio's `run_sync_soon` the end of a sync took 30 us more.
+        """
+        self._delivered.append(callback)
+        with self._opening:
+            if self._is_open:
+                os.eventfd_write(self._wake_up, 1)
 
     @property
     def connections(self) -> int:
@@ -83,20 +108,29 @@ class EpollServer:
 
     async def serve(self) -> None:
         """Serve for ever."""
-        polls = 0
+        polls = naps = 0
+        wait = 0.0
+        writer = self._context.writer
+        writer.may_gather = True
         last_checkpoint = time.monotonic_ns()
         try:
             while True:
-                events = self._epoll.poll(0, _EVENTS_PER_TURN)
-                if events or self._again or self._answered:
+                events = self._epoll.poll(wait, _EVENTS_PER_TURN)
+                if events or self._again or self._answered or writer.is_gathering:
                     polls = _IDLE_POLLS if len(events) == 1 else 0
-                    self._turn(events)
+                    naps = _NAPS
+                    self._handle(events)
+                    is_waiting = writer.is_busy and not (self._again or self._answered)
+                    wait = _NAP_SECONDS if is_waiting else 0.0
                     if self._context.now_ns - last_checkpoint > _NS_WITHOUT_CHECKPOINT:
                         await trio.lowlevel.checkpoint()
                         last_checkpoint = time.monotonic_ns()
-                elif polls:
+                elif naps and wait:
+                    naps -= 1
+                elif polls and not wait:
                     polls -= 1
                 else:
+                    wait = 0.0
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
                     last_checkpoint = time.monotonic_ns()
         finally:
@@ -122,7 +156,7 @@ class EpollServer:
             for peer in self._room.next_readers():
                 self._update(peer, peer.unsent_bytes)
         self._context.writer.turn()
-        if self._again or self._answered:
+        if self._again or self._answered or self._context.writer.is_gathering:
             os.eventfd_write(self._wake_up, 1)
 
     def check_deadlines(self) -> None:
@@ -143,13 +177,22 @@ class EpollServer:
         self._context.metrics.count("cut_off")
         self._close(peer)
 
-    def _turn(self, events: list[tuple[int, int]]) -> None:
+    def _handle(self, events: list[tuple[int, int]]) -> None:
         self._context.now_ns = time.monotonic_ns()
+        # First: who is answered writes the next request while others are read.
+        self._run_delivered()
+        left = self._plain_gets.answer(events) if self._room.is_ample else events
+        if left or self._again or self._answered or not self._context.writer.is_idle:
+            self._turn(left)
+
+    def _turn(self, events: list[tuple[int, int]]) -> None:
         again, self._again = self._again, set()
         for descriptor, event in events:
             peer = self._peers.get(descriptor)
             if descriptor == self._wake_up:
                 os.eventfd_read(self._wake_up)
+                # What came since they were run first may be what this was for.
+                self._run_delivered()
             elif peer is None:
                 self._accept()
             else:
@@ -161,6 +204,10 @@ class EpollServer:
                 self._advance(peer)
         self._context.writer.turn()
         self.settle()
+
+    def _run_delivered(self) -> None:
+        while self._delivered:
+            self._delivered.popleft()()
 
     def _serve(self, peer: Peer, event: int) -> None:
         peer.last_active_ns = self._context.now_ns
@@ -202,6 +249,10 @@ class EpollServer:
             interest |= select.EPOLLOUT
         if interest != peer.interest:
             self._watch_for(peer, interest)
+        if interest == select.EPOLLIN and session.is_quiet:
+            self._quiet[peer.descriptor] = peer
+        else:
+            self._quiet.pop(peer.descriptor, None)
         is_read = bool(interest & select.EPOLLIN)
         peer.note_deadlines(self._context.now_ns, unsent_before, is_read=is_read)
         if peer.waits_for_rest_since_ns or peer.blocked_since_ns:
@@ -271,6 +322,7 @@ class EpollServer:
 
     def _close(self, peer: Peer) -> None:
         del self._peers[peer.descriptor]
+        self._quiet.pop(peer.descriptor, None)
         for group in (self._again, self._answered, self._watched, self._held, self._without_room):
             group.discard(peer)
         self._room.forget(peer)
@@ -283,4 +335,6 @@ class EpollServer:
             self._close(peer)
         self.stop_listening()
         self._epoll.close()
-        os.close(self._wake_up)
+        with self._opening:
+            self._is_open = False
+            os.close(self._wake_up)

@@ -39,6 +39,8 @@ class TaskServer:
         self._listening = trio.Event()
         self._shortage = Shortage(context.metrics)
         self._accepting: trio.CancelScope | None = None
+        self.deliver = trio.lowlevel.current_trio_token().run_sync_soon
+        """Has a callback run by the loop soon. Called in any thread."""
 
     @property
     def connections(self) -> int:

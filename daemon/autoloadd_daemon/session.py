@@ -24,7 +24,8 @@ from autoloadd_protocol.errors import (
 from autoloadd_protocol.limits import UNSENT_BYTES
 from autoloadd_protocol.messages import InvalidMessageError, Notification, Request
 
-from .methods import LARGE, NOTIFIABLE, READS, WRITES
+from .methods import LARGE, NOTIFIABLE, READS, WAITS, WRITES
+from .methods.context import NotYetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,10 @@ _Message = Request | Notification | FrameError | InvalidMessageError
 _READ_AHEAD_BYTES = 256 * 1024
 _NS_PER_TURN = 1_000_000
 """A client's share of a turn: the others wait for it, however much it sends at once."""
+
+
+_BEHIND_A_WAIT_BYTES = 4096
+"""More requests than this are not kept behind one that waits: many clients could hold as much."""
 
 
 def _tell_nobody() -> None:
@@ -80,15 +85,16 @@ class Session:
         self._share_ends_ns = 0
         self.waits_for_room = False
         self._pending_writes = 0
-        self._is_shutting_down = False
+        self._is_blocked = False
+        """Nothing passes a shutdown, nor a lease that is waited for."""
         self.input_ended = False
         self.took_frames = False
         self.has_more = False
 
     @property
     def is_owed(self) -> bool:
-        """Tell whether writes of this client are not answered yet."""
-        return self._pending_writes > 0
+        """Tell whether the client is not answered yet, or makes an entry that others wait for."""
+        return self._pending_writes > 0 or self._context.writer.leases.is_held_by(self)
 
     @property
     def is_held(self) -> bool:
@@ -97,8 +103,8 @@ class Session:
 
     @property
     def is_stalled(self) -> bool:
-        """Tell whether a request that came whole is not run yet."""
-        return self._stalled is not None
+        """Tell whether a request that came whole is run as soon as there is room."""
+        return self._stalled is not None and not self._is_blocked
 
     @property
     def held_bytes(self) -> int:
@@ -113,20 +119,39 @@ class Session:
     @property
     def wants_rest(self) -> bool:
         """Tell whether the server waits for the rest of a frame that was begun."""
-        return not self._stalled and not self.has_more and self._buffered_bytes > 0
+        is_read = not (self._stalled or self.has_more or self._is_blocked)
+        return is_read and self._buffered_bytes > 0
 
     @property
     def wants_bytes(self) -> bool:
         """Tell whether to read on: not while a heap of requests waits for its turn."""
-        if self.is_closing or self.input_ended:
+        if self.is_closing or self.input_ended or self._is_blocked:
             return False
         return self.wants_rest or self._buffered_bytes < _READ_AHEAD_BYTES
+
+    @property
+    def may_wait(self) -> bool:
+        """Tell whether the request that is run may be answered later: little stands behind it."""
+        return self._connection.buffered_bytes <= _BEHIND_A_WAIT_BYTES
 
     @property
     def is_finished(self) -> bool:
         """Tell whether nothing is left to do but to send the output and close."""
         return not self._pending_writes and (
             self.is_closing or (self.input_ended and not self._stalled and not self.has_more)
+        )
+
+    @property
+    def is_quiet(self) -> bool:
+        """Tell whether nothing is under way: what comes next is run at once, and answered first."""
+        return not (
+            self._buffered_bytes
+            or self._pending_writes
+            or self._stalled
+            or self._is_blocked
+            or self.output
+            or self.is_closing
+            or self.input_ended
         )
 
     def receive(self, data: bytes) -> None:
@@ -201,6 +226,7 @@ class Session:
         """
         self._on_answer = _tell_nobody
         self._context.sharing.detach(self)
+        self._context.writer.leases.forget(self, time.monotonic_ns())
         self.close_passing()
         self._steps = None
         if self.bulk is not None:
@@ -231,7 +257,7 @@ class Session:
                 return False
             self._refuse_message(message)
             return True
-        if self._is_shutting_down:
+        if self._is_blocked:
             return False
         request_id = message.id if isinstance(message, Request) else None
         write = WRITES.get(message.method)
@@ -249,6 +275,8 @@ class Session:
                 self._begin_write(write, message.params, request_id)
             else:
                 self._read(message, request_id)
+        except NotYetError:
+            return False
         except FrameError as exc:
             self._close_with(FrameError(str(exc), request_id))
         except RequestError as exc:
@@ -283,11 +311,33 @@ class Session:
             raise RequestError(BAD_REQUEST, f"{message.method!r} is no notification")
         read = READS.get(message.method)
         if read is None:
-            raise RequestError(UNKNOWN_METHOD, f"there is no method {message.method!r}")
+            self._read_or_wait(message, request_id)
+            return
         found = self._steps or read(self._context, self, message.params)
         parts = found if isinstance(found, list) else self._go_on(found)
         if parts is None:
             return
+        self._answer(request_id, parts)
+
+    def _read_or_wait(self, message: Request | Notification, request_id: int) -> None:
+        wait = WAITS.get(message.method)
+        if wait is None:
+            raise RequestError(UNKNOWN_METHOD, f"there is no method {message.method!r}")
+
+        def done(parts: list[bytes | memoryview]) -> None:
+            self._pending_writes -= 1
+            self._is_blocked = False
+            self._answer(request_id, parts)
+            self._on_answer()
+
+        parts = wait(self._context, self, message.params, done)
+        if parts is None:
+            self._pending_writes += 1
+            self._is_blocked = True
+        else:
+            self._answer(request_id, parts)
+
+    def _answer(self, request_id: int, parts: list[bytes | memoryview]) -> None:
         head = messages.answer_head(request_id)
         size = len(head) + sum(map(len, parts))
         self.output.append(size.to_bytes(4, "big") + head)
@@ -301,21 +351,37 @@ class Session:
         request_id: int | None,
     ) -> None:
         def done(outcome: object) -> None:
-            self._pending_writes -= 1
-            if isinstance(outcome, RequestError):
-                self._answer_error(outcome, request_id)
-            elif request_id is not None:
-                self._send(messages.encode_answer(request_id, outcome))
-            self._on_answer()
+            self.owe_no_more()
+            self.answer_write(request_id, outcome)
 
         steps = self._steps or write(self._context, self, params, done)
         if steps is not None:
             self._go_on(steps)
             if self._steps is not None:
                 return
-        self._pending_writes += 1
+        self.owe()
         # Nothing passes a shutdown: its answer comes when everything else is over.
-        self._is_shutting_down = write is WRITES["shutdown"]
+        self._is_blocked = write is WRITES["shutdown"]
+
+    def owe(self) -> None:
+        """Note that a write is with the writer: reads wait for its end."""
+        self._pending_writes += 1
+
+    def owe_no_more(self) -> None:
+        """Note the end of a write; its answer is what follows."""
+        self._pending_writes -= 1
+
+    def answer_write(self, request_id: int | None, outcome: object) -> None:
+        """Answer a write with its result or refusal; a notification's refusal is counted."""
+        if isinstance(outcome, RequestError):
+            self._answer_error(outcome, request_id)
+        elif request_id is not None:
+            self._send(messages.encode_answer(request_id, outcome))
+        self.announce_output()
+
+    def announce_output(self) -> None:
+        """Have the server go on with this connection: there is something to send, or to run."""
+        self._on_answer()
 
     def _refuse(
         self, message: Request | Notification, error: RequestError, request_id: int | None

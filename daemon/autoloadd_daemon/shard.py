@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autoloadd_protocol.image import MAX_INDEX_BYTES
 
+from .storage.image_file import ImageFile
 from .storage.images import Snapshot
 
 if TYPE_CHECKING:
@@ -31,12 +31,11 @@ _BUILD_BYTES = 1024 * 1024
 _BUILD_FRACTION = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Frozen:
+class Frozen(NamedTuple):
     """What a shard held at one moment. Images and records never change."""
 
     changes: Mapping[bytes, Record | None]
-    image: SealedImage | None
+    image: SealedImage | ImageFile | None
 
     def look_up(self, name: bytes) -> Record | None:
         """Return what was stored under a name."""
@@ -52,6 +51,7 @@ class Frozen:
             if record is not None:
                 yield record.binary_mtime_ns < binary_mtime_ns
         image = self.image
+        assert not isinstance(image, ImageFile), "the image is not checked yet"
         if image is None or image.header.oldest_mtime_ns >= binary_mtime_ns:
             return
         for name, found in image.entries():
@@ -72,7 +72,7 @@ class Shard:
         self.epoch = epoch
         self.generation = 0
         self.built_at_ns = built_at_ns
-        self.image: SealedImage | None = None
+        self.image: SealedImage | ImageFile | None = None
         self.page: Page | None = None
         """What clients that map the image are told, once somebody does."""
         self.is_image_wanted = False
@@ -98,6 +98,11 @@ class Shard:
         self._change_bytes = _stored_bytes(recovered.changes.values())
         self._count_again()
 
+    def take_loaded(self, image: SealedImage) -> None:
+        """Go on with the image in memory, once all of its file was checked."""
+        self.image = image
+        self._count_again()
+
     # Reading
 
     def look_up(self, name: bytes) -> Record | None:
@@ -106,24 +111,34 @@ class Shard:
             return self._changes[name]
         if name in self._building:
             return self._building[name]
-        image = self.visible_image
-        return None if image is None else image.look_up(name)
+        image = self.image
+        # As `visible_image` says, which takes longer to ask.
+        if image is None or image.header.generation < self._floor:
+            return None
+        return image.look_up(name)
 
     def frozen(self) -> Frozen:
         """Return what is stored now, for whoever reads it in steps while the shard changes."""
         return Frozen({**self._building, **self._changes}, self.visible_image)
 
     @property
-    def visible_image(self) -> SealedImage | None:
+    def visible_image(self) -> SealedImage | ImageFile | None:
         """The image, unless a clear or a replace hides it."""
         if self.image is None or self.image.header.generation < self._floor:
             return None
         return self.image
 
     @property
+    def _whole_image(self) -> SealedImage | None:
+        """The same, for what goes through all of it: such requests wait until it is checked."""
+        image = self.visible_image
+        assert not isinstance(image, ImageFile), "the image is not checked yet"
+        return image
+
+    @property
     def image_bytes(self) -> int:
         """Length of the image, also of a hidden one."""
-        return 0 if self.image is None else len(self.image.buffer)
+        return 0 if self.image is None else self.image.header.total_bytes
 
     @property
     def stored_bytes(self) -> int:
@@ -156,7 +171,7 @@ class Shard:
         return ChainMap(self._changes, self._building)
 
     def _image_from(self, prefix: bytes, after: bytes) -> Iterator[tuple[bytes, Record]]:
-        image = self.visible_image
+        image = self._whole_image
         if image is None:
             return
         # A name that equals the prefix counts; one that equals `after` does not.
@@ -221,14 +236,16 @@ class Shard:
     def _set(self, name: bytes, record: Record | None, generation: int) -> None:
         if self.page is not None:
             self.page.touch(name, generation)
-        old = self.look_up(name)
+        # Taken out first: the order of the dict is the order of generations, which a build keeps.
+        if name in self._changes:
+            old = self._changes.pop(name)
+            if old is not None:
+                self._change_bytes -= old.stored_bytes
+        else:
+            old = self.look_up(name)
         if old is not None:
             self.entries -= 1
             self.blob_bytes -= old.blob_bytes
-        # Taken out first: the order of the dict is the order of generations, which a build keeps.
-        changed = self._changes.pop(name, None)
-        if changed is not None:
-            self._change_bytes -= changed.stored_bytes
         self._changes[name] = record
         if record is not None:
             self.entries += 1
@@ -258,7 +275,7 @@ class Shard:
             self.epoch,
             self.generation,
             self.built_at_ns,
-            self.visible_image,
+            self._whole_image,
             self._building,
             keep_bytes,
         )

@@ -119,14 +119,15 @@ class Sharing:
         if len(others | {generation}) > _IMAGES_PER_SHARD:
             raise RequestError(BUSY, f"clients hold {len(others)} older images of this shard")
         page = self._page_of(shard)
-        self._held[session] = _Held(shard, generation, len(image.buffer))
+        image_bytes = image.header.total_bytes
+        self._held[session] = _Held(shard, generation, image_bytes)
         page.page.beat(time.monotonic_ns())
         answer = {
             "image_version": IMAGE_VERSION,
             "page_version": PAGE_VERSION,
             "epoch": shard.epoch,
             "generation": generation,
-            "image_bytes": len(image.buffer),
+            "image_bytes": image_bytes,
             "page_bytes": PAGE_BYTES,
         }
         return answer, (image.descriptor, page.descriptor)

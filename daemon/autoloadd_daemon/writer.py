@@ -16,26 +16,24 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_DOWN, RequestError
 
-from .catalog import SHARD_BYTES
 from .descriptors import journals_allowed
 from .errors import DescriptorsError, StorageError
+from .gathering import Gathering
+from .groups import Group
+from .leases import Leases
 from .writes import Flush
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autoloadd_protocol.page import Page
-
     from .builder import Builder
     from .catalog import Catalog
     from .metrics import Metrics
     from .shard import Shard
-    from .storage.shard_files import ShardFiles
     from .storage.syncing import SyncThread
     from .writes import Write
 
@@ -54,37 +52,15 @@ _BATCH_SHARDS = 16
 """Each may need a descriptor for a new journal."""
 
 
-@dataclass(slots=True)
 class Drop:
     """Remove a whole shard: nothing else is written meanwhile."""
 
-    shard_id: str
-    done: Callable[[object | RequestError], None]
+    sync = "write"
     stored_bytes = 0
 
-
-@dataclass(slots=True)
-class _Group:
-    """The writes of one batch that go to one shard, and where its journal ended before them."""
-
-    shard: Shard
-    files: ShardFiles
-    writes: list[tuple[Write, int]] = field(default_factory=list)
-    end_before: int = 0
-
-    @property
-    def appended_bytes(self) -> int:
-        """What its files take more, a new journal with all that a shard takes."""
-        new = 0 if self.end_before else SHARD_BYTES
-        return new + self.files.end - self.end_before
-
-    def announce(self, page: Page) -> None:
-        for write, generation in self.writes:
-            write.announce(page, generation)
-
-    @property
-    def wants_sync(self) -> bool:
-        return any(write.sync == "fsync" for write, _ in self.writes)
+    def __init__(self, shard_id: str, done: Callable[[object | RequestError], None]) -> None:
+        self.shard_id = shard_id
+        self.done = done
 
 
 class Writer:
@@ -94,6 +70,8 @@ class Writer:
         self, catalog: Catalog, builder: Builder, sync_thread: SyncThread, metrics: Metrics
     ) -> None:
         self.on_progress: Callable[[], None] = lambda: None
+        self.leases = Leases()
+        """Whatever is stored ends the lease on its name."""
         self._catalog = catalog
         self._builder = builder
         self._sync_thread = sync_thread
@@ -101,6 +79,11 @@ class Writer:
         self._waiting: deque[Write | Drop] = deque()
         self._waiting_bytes = 0
         self._busy = False
+        self._waiting_syncs = 0
+        self._gathering = Gathering()
+        self.may_gather = False
+        """Whether `turn` is called again at once while it `is_gathering`."""
+        self.is_gathering = False
         self._closed = False
         self.not_before_ns = 0
         """Nothing is carried out before (CLOCK_MONOTONIC), no drop either."""
@@ -117,6 +100,11 @@ class Writer:
         """Tell whether everything that was submitted is answered."""
         return not self._waiting and not self._busy
 
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether the disk is waited for."""
+        return self._busy
+
     def submit(self, write: Write | Drop) -> None:
         """Queue a write; its `done` is called in this turn or a later one."""
         if self._closed and self.is_idle:
@@ -124,6 +112,8 @@ class Writer:
         else:
             self._waiting.append(write)
             self._waiting_bytes += write.stored_bytes
+            if write.sync == "fsync":
+                self._waiting_syncs += 1
 
     def evict(self, shard_id: str, done: Callable[[object | RequestError], None]) -> None:
         """Drop a shard to make room: before everything that waits, which may wait for the room."""
@@ -137,10 +127,10 @@ class Writer:
         """Carry out what is waiting, as far as it goes without waiting for the disk."""
         self._carry_out()
         if not self._busy:
-            self._close_spare_journals()
-            self._builder.consider()
-            # To make room it may have asked for a shard to be dropped.
-            self._carry_out()
+            self._look_between_batches()
+            if self._waiting:
+                # To make room it may have asked for a shard to be dropped.
+                self._carry_out()
 
     @property
     def _must_wait(self) -> bool:
@@ -150,6 +140,9 @@ class Writer:
         return is_short and self._closing_journals > 0
 
     def _carry_out(self) -> None:
+        self.is_gathering = False
+        if self._catalog.is_loading:
+            return
         if self.not_before_ns and time.monotonic_ns() < self.not_before_ns:
             return
         while self._waiting and not self._busy:
@@ -163,11 +156,23 @@ class Writer:
                 # To make room it may have asked for a shard to be dropped, which goes first.
                 if self._waiting[0] is first:
                     return
+            elif self._must_gather():
+                self.is_gathering = True
+                return
             else:
                 self._begin(self._next_batch())
-                if not self._busy:
-                    self._close_spare_journals()
-                    self._builder.consider()
+                if self._waiting and not self._busy:
+                    self._look_between_batches()
+
+    def _must_gather(self) -> bool:
+        waiting = self._waiting_syncs
+        return self.may_gather and waiting > 0 and self._gathering.is_worth_it(waiting)
+
+    def _look_between_batches(self) -> None:
+        """Do what may only be done where a batch ended."""
+        if len(self._catalog.open_journals) > self._journals_allowed:
+            self._close_spare_journals()
+        self._builder.consider()
 
     def resume(self) -> None:
         """Go on after something that was waited for, and let connections see their answers."""
@@ -176,6 +181,8 @@ class Writer:
 
     def sync_in_background(self) -> None:
         """Bring what was written to stable storage soon: a power loss takes this long at most."""
+        if self._catalog.is_loading:
+            return
         for _, files in self._catalog:
             if files.wants_sync:
                 self._sync_thread.submit(files.sync, self._note_synced)
@@ -220,43 +227,52 @@ class Writer:
                 break
             batch.append(write)
             self._waiting.popleft()
+            if write.sync == "fsync":
+                self._waiting_syncs -= 1
             size += write.stored_bytes
             self._waiting_bytes -= write.stored_bytes
         return batch
 
     def _begin(self, batch: list[Write]) -> None:
-        groups: dict[Shard, _Group] = {}
-        now = time.monotonic_ns()
+        groups: dict[str, Group] = {}
+        wants_sync = False
         for write in batch:
-            if write.needs_shard and self._catalog.find(write.producer.shard_id()) is None:
+            if write.sync == "fsync":
+                wants_sync = True
+            shard_id = write.producer.shard_id()
+            if write.needs_shard and self._catalog.find(shard_id) is None:
                 write.outcome = 0
                 continue
             try:
-                if write.changes:
-                    self._builder.check_room()
-                if write.sync == "fsync":
-                    self._check_syncs()
-                write.prepare()
+                self._admit(write)
             except StorageError as exc:
                 self._refuse(write, exc)
                 continue
-            shard, files = self._catalog.open(write.producer)
-            group = groups.setdefault(shard, _Group(shard, files))
-            shard.last_used_ns = now
-            shard.generation += bool(write.changes)
-            group.writes.append((write, shard.generation))
+            group = groups.get(shard_id)
+            if group is None:
+                group = groups[shard_id] = Group(*self._catalog.open(write.producer))
+                group.shard.last_used_ns = time.monotonic_ns()
+            group.add(write)
         appended = [group for group in groups.values() if self._append(group)]
-        if any(write.sync == "fsync" for write in batch):
+        if wants_sync:
             self._sync(batch, appended)
         else:
             self._finish(batch, appended)
+
+    def _admit(self, write: Write) -> None:
+        """Do what comes before a write's frames. Raises StorageError: it alone is refused."""
+        if write.changes:
+            self._builder.check_room()
+        if write.sync == "fsync":
+            self._check_syncs()
+        write.prepare()
 
     def _check_syncs(self) -> None:
         """Raise StorageError while any journal is not healed: what "synced" means is in doubt."""
         if self._metrics.health.is_degraded and (failure := self._catalog.failure) is not None:
             raise StorageError(failure)
 
-    def _append(self, group: _Group) -> bool:
+    def _append(self, group: Group) -> bool:
         files = group.files
         group.end_before = files.end
         frames: list[bytes | memoryview] = []
@@ -278,7 +294,7 @@ class Writer:
             return False
         return True
 
-    def _sync(self, batch: list[Write], groups: list[_Group]) -> None:
+    def _sync(self, batch: list[Write], groups: list[Group]) -> None:
         """Sync in the thread, then finish; until then nothing else is begun."""
         failures: dict[Shard, StorageError] = {}
         flushes = [write for write in batch if isinstance(write, Flush)]
@@ -294,7 +310,7 @@ class Writer:
         def sync_all() -> None:
             for shard, files in wanted:
                 try:
-                    files.sync()
+                    files.sync(makes_room=True)
                 except StorageError as exc:
                     failures[shard] = exc
                     if shard in ends:
@@ -304,6 +320,7 @@ class Writer:
         def synced(error: StorageError | None) -> None:
             self._busy = False
             self._metrics.count("syncs")
+            self._gathering.note_sync(synced=syncs, waiting=self._waiting_syncs, began_ns=began_ns)
             if error is not None:
                 # It ended the job: nobody knows what of the rest was synced.
                 for shard, files in wanted:
@@ -317,29 +334,37 @@ class Writer:
             self.resume()
 
         self._busy = True
+        syncs = sum([write.sync == "fsync" for write in batch])
+        began_ns = time.monotonic_ns()
         self._sync_thread.submit(sync_all, synced)
 
     def _finish(
-        self, batch: list[Write], groups: list[_Group], failure: StorageError | None = None
+        self, batch: list[Write], groups: list[Group], failure: StorageError | None = None
     ) -> None:
         """Make the changes, then answer everyone in the order in which they came.
 
         With a `failure` of any shard's sync no flush has done what it is for.
         """
         for group in groups:
-            group.shard.end_changes()
-            before = group.shard.stored_bytes
-            for write, generation in group.writes:
-                write.outcome = write.apply(group.shard, generation)
-            self._metrics.count("writes", len(group.writes))
-            grown = max(group.shard.stored_bytes - before, 0)
-            self._builder.look_at(group.shard, grown + group.appended_bytes)
-            if any(write.changes for write, _ in group.writes):
-                self._note_success()
+            group.apply()
+        if self.leases.held:
+            self._end_leases(groups)
         for write in batch:
             if failure is not None and isinstance(write, Flush):
                 self._refuse(write, failure)
             write.done(write.outcome)
+        # Behind the answers: a client writes its next request meanwhile.
+        for group in groups:
+            self._metrics.count("writes", len(group.writes))
+            self._builder.look_at(group.shard, group.grown_bytes)
+            if group.changes:
+                self._note_success()
+
+    def _end_leases(self, groups: list[Group]) -> None:
+        now = time.monotonic_ns()
+        for group in groups:
+            for write, _ in group.writes:
+                self.leases.note_stored(group.shard.id, write.stored_names, now)
 
     def _drop(self, drop: Drop) -> None:
         if self._catalog.find(drop.shard_id) is None:
@@ -358,7 +383,7 @@ class Writer:
         self._busy = True
         self._sync_thread.submit(lambda: self._catalog.remove_files(drop.shard_id), dropped)
 
-    def _refuse_group(self, group: _Group, error: StorageError) -> None:
+    def _refuse_group(self, group: Group, error: StorageError) -> None:
         group.shard.end_changes()
         for write, _ in group.writes:
             self._refuse(write, error)
@@ -366,6 +391,8 @@ class Writer:
             self._catalog.forget_unwritten(group.shard)
 
     def _refuse(self, write: Write, error: StorageError) -> None:
+        if self.leases.held:
+            self.leases.note_refused(write.producer.shard_id(), write.stored_names)
         # What stays behind is named by no frame: recovery sweeps it up.
         with suppress(OSError):
             write.give_up()

@@ -7,13 +7,12 @@ the outcome, which is the result, or the error that refuses it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from .storage import records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from autoloadd_protocol.errors import RequestError
     from autoloadd_protocol.page import Page
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 _NAME_OVERHEAD_BYTES = 41
 
 
-@dataclass(eq=False)
 class Write(ABC):
     """One change of one shard. `sync` is `memory`, `write` or `fsync`.
 
@@ -39,10 +37,13 @@ class Write(ABC):
     needs_shard: ClassVar[bool] = False
     changes: ClassVar[bool] = True
 
-    producer: Producer
-    sync: str
-    done: Done
-    outcome: object | RequestError = field(default=None, init=False)
+    def __init__(self, producer: Producer, sync: str, done: Done) -> None:
+        self.producer = producer
+        self.sync = sync
+        self.done = done
+        self.outcome: object | RequestError = None
+        self.stored_bytes = 0
+        """What it holds in memory while it waits; a bulk is counted as staged."""
 
     def prepare(self) -> None:
         """Do what must be done before the frames. Raises StorageError: only this is refused."""
@@ -60,6 +61,11 @@ class Write(ABC):
     def apply(self, shard: Shard, generation: int) -> object:
         """Make the change; return the result for the client."""
 
+    @property
+    def stored_names(self) -> Collection[bytes]:
+        """The names that it stores entries under."""
+        return ()
+
     def give_up(self) -> None:
         """Undo `prepare` of a write that is refused. Raises OSError."""
         return
@@ -69,17 +75,16 @@ class Write(ABC):
         """The staged file that goes with the frames, if there is one."""
         return None
 
-    @property
-    def stored_bytes(self) -> int:
-        """What it holds in memory while it waits; a bulk is counted as staged."""
-        return 0
 
-
-@dataclass(eq=False)
 class Put(Write):
     """Store entries, all at once."""
 
-    entries: Sequence[tuple[bytes, Record]]
+    def __init__(
+        self, producer: Producer, sync: str, done: Done, entries: Sequence[tuple[bytes, Record]]
+    ) -> None:
+        super().__init__(producer, sync, done)
+        self.entries = entries
+        self.stored_bytes = sum([record.stored_bytes for _, record in entries])
 
     def announce(self, page: Page, generation: int) -> None:
         """Note the names."""
@@ -90,9 +95,9 @@ class Put(Write):
         return records.encode_put(generation, synced, [record for _, record in self.entries])
 
     @property
-    def stored_bytes(self) -> int:
-        """The records' bytes."""
-        return sum(record.stored_bytes for _, record in self.entries)
+    def stored_names(self) -> Collection[bytes]:
+        """The entries' names."""
+        return [name for name, _ in self.entries]
 
     def apply(self, shard: Shard, generation: int) -> object:
         """Store the entries; the result is the generation."""
@@ -100,18 +105,15 @@ class Put(Write):
         return generation
 
 
-@dataclass(eq=False)
 class Delete(Write):
     """Remove entries."""
 
     needs_shard: ClassVar[bool] = True
 
-    names: Sequence[bytes]
-
-    @property
-    def stored_bytes(self) -> int:
-        """The names' bytes, and what Python takes for each."""
-        return sum(map(len, self.names)) + _NAME_OVERHEAD_BYTES * len(self.names)
+    def __init__(self, producer: Producer, sync: str, done: Done, names: Sequence[bytes]) -> None:
+        super().__init__(producer, sync, done)
+        self.names = names
+        self.stored_bytes = sum(map(len, names)) + _NAME_OVERHEAD_BYTES * len(names)
 
     def announce(self, page: Page, generation: int) -> None:
         """Note the names."""
@@ -126,7 +128,6 @@ class Delete(Write):
         return shard.delete(self.names, generation)
 
 
-@dataclass(eq=False)
 class Clear(Write):
     """Remove everything."""
 
@@ -145,13 +146,14 @@ class Clear(Write):
         return shard.clear(generation)
 
 
-@dataclass(eq=False)
 class CommitBulk(Write):
     """Make a staged bulk visible, all at once."""
 
-    staged: StagedBulk
-    _described: records.BulkFile | None = field(default=None, init=False)
-    _committed: CommittedBulk | None = field(default=None, init=False)
+    def __init__(self, producer: Producer, sync: str, done: Done, staged: StagedBulk) -> None:
+        super().__init__(producer, sync, done)
+        self.staged = staged
+        self._described: records.BulkFile | None = None
+        self._committed: CommittedBulk | None = None
 
     def prepare(self) -> None:
         """Give the staged file its lasting name."""
@@ -170,10 +172,14 @@ class CommitBulk(Write):
         return records.encode_bulk(generation, synced, self._described)
 
     def apply(self, shard: Shard, generation: int) -> object:
-        """Store what was staged, a replace in place of everything; the result: the generation."""
+        """Store what was staged, a replace in place of everything; the result: the generation.
+
+        A shard that has no entries besides takes the time that the bulk was built at.
+        """
         if self.staged.mode == "replace":
             shard.clear(generation)
-            shard.built_at_ns = self.staged.built_at_ns or shard.built_at_ns
+        if self.staged.built_at_ns is not None and not shard.entries:
+            shard.built_at_ns = self.staged.built_at_ns
         shard.put(self.staged.records.items(), generation)
         return generation
 
@@ -182,12 +188,16 @@ class CommitBulk(Write):
         self.staged.discard()
 
     @property
+    def stored_names(self) -> Collection[bytes]:
+        """The names of what was staged."""
+        return self.staged.records.keys()
+
+    @property
     def bulk(self) -> CommittedBulk | None:
         """The staged file under its lasting name."""
         return self._committed
 
 
-@dataclass(eq=False)
 class Flush(Write):
     """Bring everything that was written before to stable storage. Changes nothing."""
 

@@ -5,6 +5,7 @@ ProtocolError
 ├── RequestError             one request is refused; the connection stays usable
 ├── ImageError               these bytes are no usable image: serve nothing from them
 ├── PageError                these words are no usable page: ask over the socket
+├── PortableError            these bytes are no whole portable file: take nothing from them
 └── RendezvousError          no usable path for a socket: tell the user which and why
 """
 
@@ -56,6 +57,15 @@ class ImageError(ProtocolError):
 
 class PageError(ProtocolError):
     """What was mapped is not a page of this format, or not of this shard's present life."""
+
+
+class PortableError(ProtocolError):
+    """A portable file is cut off, damaged, or of another version, as seen at byte `position`."""
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(f"at byte {position:,}: {reason}")
+        self.position = position
+        self.reason = reason
 
 
 class RendezvousError(ProtocolError):

@@ -16,10 +16,9 @@ two, so `crc32(name) & mask` is at once the slot's offset in bytes.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
 from struct import Struct
 from struct import pack as pack_struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 import msgpack  # type: ignore[import-untyped]
@@ -27,10 +26,18 @@ import msgpack  # type: ignore[import-untyped]
 from .errors import ImageError, RequestError
 from .messages import pack
 from .producer import Producer, producer_from_map
-from .record import PREFIX_BYTES, Record, body_bytes, body_start, name_span, parse_record
+from .record import (
+    BODY_BYTES,
+    PREFIX_BYTES,
+    Record,
+    body_bytes,
+    body_start,
+    name_span,
+    parse_record,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 MAGIC = b"ALDIMAGE"
 VERSION = 1
@@ -55,8 +62,7 @@ _LONG_MARK = 0xFF
 _LONG_NAME = Struct("<BH36s")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageHeader:
+class ImageHeader(NamedTuple):
     """The header. Sizes in bytes, times in ns. `generation` compares only within `epoch`."""
 
     producer: Producer
@@ -189,6 +195,8 @@ class Image:
             )
         self._table = self.buffer[HEADER_BYTES : self.header.order_at]
         self._mask = (self.header.slots - 1) * SLOT_BYTES
+        self.look_up = _make_look_up(self.buffer, self._mask)
+        """Returns the record that is stored under a name of 1 to 1,024 bytes, or None."""
 
     def verify(self) -> None:
         """Check index and records against the header's checksums. Raises ImageError.
@@ -203,20 +211,6 @@ class Image:
 
     def __len__(self) -> int:
         return self.header.entries
-
-    def look_up(self, name: bytes) -> Record | None:
-        """Return the record that is stored under a name of 1 to 1,024 bytes, or None."""
-        key = slot_key(name)
-        position = crc32(name) & self._mask
-        while True:
-            stored, mtime, start, end = SLOT.unpack_from(self._table, position)
-            if stored == key:
-                record = self._record(len(name), mtime, start, end)
-                if key is name or self._is_named(record, name):
-                    return record
-            elif not start:
-                return None
-            position = (position + SLOT_BYTES) & self._mask
 
     def name_at(self, index: int) -> bytes:
         """Return the name at a place in the sorted order, from 0."""
@@ -266,18 +260,59 @@ class Image:
 
     def _entry(self, stored: bytes, mtime: int, start: int, end: int) -> tuple[bytes, Record]:
         if stored[0] != _LONG_MARK:
-            return stored, self._record(len(stored), mtime, start, end)
-        record = self._record(_LONG_NAME.unpack(stored)[1], mtime, start, end)
+            return stored, _record(self.buffer, len(stored), mtime, start, end)
+        record = _record(self.buffer, _LONG_NAME.unpack(stored)[1], mtime, start, end)
         name_start, name_end = name_span(record)
         return bytes(self.buffer[name_start:name_end]), record
 
-    def _record(self, name_bytes: int, mtime: int, start: int, end: int) -> Record:
-        first = body_start(name_bytes, start, end - start)
-        return Record(self.buffer, first, first + body_bytes(self.buffer, first), mtime, start, end)
 
-    def _is_named(self, record: Record, name: bytes) -> bool:
-        start, end = name_span(record)
-        return self.buffer[start:end] == name
+def _make_look_up(buffer: memoryview, mask: int) -> Callable[[bytes], Record | None]:
+    # A closure with everything in place: 0.6 us. As a method that called the functions below it
+    # took 2.1, half of what a get costs the server. It does not know the image: a cycle of the two
+    # would keep 49 MB until the garbage collector comes.
+    unpack, unpack_size, new = SLOT.unpack_from, BODY_BYTES.unpack_from, tuple.__new__
+
+    def look_up(name: bytes) -> Record | None:
+        length = len(name)
+        if length > SLOT_NAME_BYTES:
+            return _look_up_long(buffer, mask, name)
+        at = crc32(name) & mask
+        stored, mtime, start, end = unpack(buffer, HEADER_BYTES + at)
+        while stored != name:
+            if not start:
+                return None
+            at = (at + SLOT_BYTES) & mask
+            stored, mtime, start, end = unpack(buffer, HEADER_BYTES + at)
+        size = end - start
+        # The usual sizes; `body_start` knows the others.
+        if 0xFF < size < 0x10000 and length < 0x20:
+            first = start - length - 5
+        else:
+            first = body_start(length, start, size)
+        (size,) = unpack_size(buffer, first - BODY_BYTES.size)
+        return new(Record, (buffer, first, first + size, mtime, start, end))
+
+    return look_up
+
+
+def _look_up_long(buffer: memoryview, mask: int, name: bytes) -> Record | None:
+    key = slot_key(name)
+    at = crc32(name) & mask
+    while True:
+        stored, mtime, start, end = SLOT.unpack_from(buffer, HEADER_BYTES + at)
+        if not start:
+            return None
+        if stored == key:
+            record = _record(buffer, len(name), mtime, start, end)
+            name_start, name_end = name_span(record)
+            if buffer[name_start:name_end] == name:
+                return record
+        at = (at + SLOT_BYTES) & mask
+
+
+def _record(buffer: memoryview, name_bytes: int, mtime: int, start: int, end: int) -> Record:
+    first = body_start(name_bytes, start, end - start)
+    return Record(buffer, first, first + body_bytes(buffer, first), mtime, start, end)
 
 
 def place(table: memoryview, name: bytes, mtime: int, blob_start: int, blob_end: int) -> int:

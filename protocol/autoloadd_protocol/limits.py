@@ -30,6 +30,21 @@ CONNECTIONS = 1_024
 BULKS = 4
 """Bulk writes open at once, over all connections; each connection may have one."""
 
+LEASES = 4_096
+"""Leases given at once, over all connections: 6 MB with the longest names."""
+
+LEASES_PER_CONNECTION = 64
+"""More tools at once than a shell starts with; one connection must not take them all."""
+
+LEASE_WAIT_MS = 10_000
+"""Longest wait for what another client was asked to make. Nobody waits longer for a prompt."""
+
+LEASE_HOLD_MS = 120_000
+"""Longest life of a lease. A tool that takes longer is run twice."""
+
+LEASE_USUAL_HOLD_MS = 30_000
+"""Life of a lease where none is asked for."""
+
 UNSENT_BYTES = 16 * 1024 * 1024
 """Answers waiting for a client that does not read. Two full frames."""
 

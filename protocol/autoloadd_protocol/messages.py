@@ -109,7 +109,7 @@ def decode_request(payload: bytes | bytearray) -> Request | Notification:
             raise InvalidMessageError(expected, value)
 
 
-def decode_answer(payload: bytes | bytearray) -> Answer | Notification:
+def decode_answer(payload: bytes | bytearray | memoryview) -> Answer | Notification:
     """Return what a server sent in one payload. Raises FrameError for anything else: close."""
     try:
         value = _unpack_answer(payload)

@@ -7,7 +7,15 @@ and what was expected.
 from __future__ import annotations
 
 from .errors import BAD_REQUEST, RequestError, too_large
-from .limits import BLOB_BYTES, FINGERPRINT_BYTES, NAME_BYTES, NAMES
+from .limits import (
+    BLOB_BYTES,
+    FINGERPRINT_BYTES,
+    LEASE_HOLD_MS,
+    LEASE_USUAL_HOLD_MS,
+    LEASE_WAIT_MS,
+    NAME_BYTES,
+    NAMES,
+)
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -103,6 +111,29 @@ def read_sync(value: object) -> str:
     if value not in SYNC_LEVELS:
         raise bad_request('sync: expected "memory", "write" or "fsync"')
     return str(value)
+
+
+def read_wait(value: object) -> int:
+    """Return how long a lease may be waited for, in ms; not at all is the default."""
+    return 0 if value is None else _read_ms(value, "wait_ms", 0, LEASE_WAIT_MS)
+
+
+def read_hold(value: object) -> int:
+    """Return how long a lease lasts at most, in ms; 30,000 is the default."""
+    return LEASE_USUAL_HOLD_MS if value is None else _read_ms(value, "hold_ms", 1, LEASE_HOLD_MS)
+
+
+def _read_ms(value: object, what: str, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise bad_request(f"{what}: expected {least} to {most:,} (ms) or nil")
+    return value
+
+
+def read_flag(value: object, what: str) -> bool:
+    """Return a bool; nil is false."""
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise bad_request(f"{what}: expected a bool or nil, got {kind_of(value)}")
 
 
 def read_names(value: object) -> tuple[Any, ...]:

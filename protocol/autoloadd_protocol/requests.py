@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from .decoding import bin_span, decode_int
 from .encoding import (
+    FALSE,
     NIL,
+    TRUE,
     array_header,
     bin_header,
     encode_optional_bin,
@@ -34,7 +36,16 @@ LAST_ID = 0xFFFFFFFF
 RESULT_AT = LENGTH_BYTES + 8
 """Where the result of a successful answer begins in its frame."""
 
+FILL = encode_str(b"fill")
+"""The answer to `lease` that gives it."""
+
 _ID = slice(LENGTH_BYTES + 2, LENGTH_BYTES + 7)
+_ERROR_AT = LENGTH_BYTES + 7
+_GET_BYTES = 12
+"""What a `get` has in front of its parameters."""
+
+_ENTRY = 0x95
+"""How an array of five begins."""
 
 
 def next_id(request_id: int) -> int:
@@ -80,6 +91,11 @@ def encode_producer(producer: Producer | None) -> bytes:
     return map_header(len(pairs)) + b"".join(pairs)
 
 
+def encode_freshness(binary_mtime_ns: int | None, fingerprint: bytes | None = None) -> bytes:
+    """Return what a fresh entry is compared with, as it stands behind the name in a `get`."""
+    return encode_optional_int(binary_mtime_ns) + encode_optional_bin(fingerprint)
+
+
 def get_request(
     request_id: int,
     name: bytes,
@@ -87,13 +103,41 @@ def get_request(
     binary_mtime_ns: int | None = None,
     fingerprint: bytes | None = None,
 ) -> bytes:
-    """Return the frame that asks for one entry. `name` is UTF-8."""
+    """Return the frame that asks for one entry. `name` is UTF-8, the id one of `next_id`'s."""
+    freshness = encode_freshness(binary_mtime_ns, fingerprint)
+    return join_get_request(request_id, encode_str(name), freshness)
+
+
+def join_get_request(request_id: int, wanted: bytes, freshness: bytes) -> bytes:
+    """Return what `get_request` does: `wanted` is the name by `encode_str`."""
+    rest = wanted + freshness
+    return b"%b\x94\x00\xce%b\xa3get\x93%b" % (
+        (len(rest) + _GET_BYTES).to_bytes(LENGTH_BYTES, "big"),
+        request_id.to_bytes(4, "big"),
+        rest,
+    )
+
+
+def lease_request(
+    request_id: int,
+    name: bytes,
+    *,
+    binary_mtime_ns: int | None = None,
+    fingerprint: bytes | None = None,
+    wait_ms: int = 0,
+    hold_ms: int | None = None,
+    stale_ok: bool = False,
+) -> bytes:
+    """Return the frame that asks for one entry, or for the task of making it."""
     return request_frame(
         request_id,
-        b"get",
+        b"lease",
         encode_str(name),
         encode_optional_int(binary_mtime_ns),
         encode_optional_bin(fingerprint),
+        encode_uint(wait_ms),
+        encode_optional_int(hold_ms),
+        TRUE if stale_ok else FALSE,
     )
 
 
@@ -131,19 +175,38 @@ def is_success(answer: bytes, request: bytes) -> bool:
     return answer.startswith(answer_id(request) + NIL, LENGTH_BYTES)
 
 
+def is_result(answer: bytes) -> bool:
+    """Tell whether an answer's frame, whose id was compared already, holds a result."""
+    return answer.startswith(NIL, _ERROR_AT)
+
+
+def is_fill(answer: bytes) -> bool:
+    """Tell whether a successful answer to `lease` says that the asker makes the entry.
+
+    Otherwise it is what a `get` is answered with: `parse_get_answer`.
+    """
+    return answer[RESULT_AT:] == FILL
+
+
 def parse_get_answer(answer: bytes, name: bytes) -> tuple[int, int] | None:
     """Return where the blob begins and ends in a successful answer's frame; None: a miss.
 
     Raises FrameError when it is no entry of that name, as when two processes read each other's
     answers: close the connection and use nothing of it.
     """
-    if answer[RESULT_AT:] == NIL:
+    return find_blob(answer, encode_str(name))
+
+
+def find_blob(answer: bytes, wanted: bytes) -> tuple[int, int] | None:
+    """Return what `parse_get_answer` does; `wanted` is the name by `encode_str`."""
+    if answer.startswith(wanted, RESULT_AT + 1) and answer[RESULT_AT] == _ENTRY:
+        blob_at = RESULT_AT + 1 + len(wanted)
+        if blob_at < len(answer):
+            start, size = bin_span(answer, blob_at)
+            if 0 <= size < len(answer) - start:
+                return start, start + size
+    elif len(answer) == RESULT_AT + 1 and answer.endswith(NIL):
         return None
-    head = b"\x95" + encode_str(name)
-    if answer.startswith(head, RESULT_AT):
-        start, size = bin_span(answer, RESULT_AT + len(head))
-        if 0 <= size < len(answer) - start:
-            return start, start + size
     raise FrameError("the answer to a get is no entry of the name that was asked for")
 
 

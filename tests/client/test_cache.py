@@ -239,6 +239,42 @@ def test_built_at_is_stored(daemon: Daemon, cache: Cache) -> None:
     assert shard["built_at_ns"] == 12_345
 
 
+def test_built_at_is_stored_by_a_merge_into_nothing(daemon: Daemon, cache: Cache) -> None:
+    def built_at() -> int:
+        with daemon.cache(None) as control:
+            (shard,) = control.shards()
+        found: int = shard["built_at_ns"]
+        return found
+
+    assert cache.merge({"a": b""}, built_at_ns=12_345) == 1
+    assert built_at() == 12_345
+    cache.merge({"b": b""}, built_at_ns=54_321)
+    assert built_at() == 12_345
+    assert [name for name, _ in cache.names()] == ["a", "b"]
+
+
+def test_get_entries_gives_all_of_each_in_the_order_asked_for(cache: Cache) -> None:
+    entries = {
+        "b": Entry(b"1", b"fp", 1, 2),
+        "a": Entry(b"2", None, 3, 4),
+        # Three of these need three answers.
+        **{f"large {number}": Entry(bytes(4 << 20), None, 5, 6) for number in (3, 1, 2)},
+        **{f"name {number}": Entry(b"%d" % number, None, 7, 8) for number in range(2_500)},
+    }
+    cache.merge(entries)
+    asked = iter(["none", *entries])
+    found = cache.get_entries(asked)
+    first = next(found)
+    assert next(asked) == "name 994"  # a page of 1,000 was taken
+    assert [first, *found] == [item for item in entries.items() if item[0] != "name 994"]
+
+
+def test_get_entries_leaves_out_what_is_stale(daemon: Daemon, cache: Cache) -> None:
+    cache.merge({"old": Entry(b"", None, 1, 0), "new": Entry(b"", None, 2, 0)})
+    with daemon.cache(binary_mtime_ns=2) as fresh:
+        assert [name for name, _ in fresh.get_entries(["old", "new"])] == ["new"]
+
+
 def test_delete_and_clear_tell_how_many(cache: Cache) -> None:
     cache.put_many(dict.fromkeys("abcdef", b""))
     assert cache.delete("a") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import re
 import signal
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autoloadd_client import Cache, errors
-from autoloadd_client.connection import Connection, _shut_down
+from autoloadd_client.connection import Connection
+from autoloadd_client.wire import Wire
 from autoloadd_protocol.framing import encode_frame
 from autoloadd_protocol.limits import FRAME_BYTES
 from autoloadd_protocol.messages import encode_answer, encode_error
@@ -386,7 +388,7 @@ def test_a_call_ends_by_its_deadline_and_its_answer_is_never_taken(
     with cache_at(serve(script, serve_one("name", b"right")), timeout=SOON) as cache:
         expect_deadline(lambda: cache.get("name"))
         # What comes is another question than when: a busy machine may take its time.
-        cache._timeout = 10.0
+        cache._asker.timeout = 10.0
         assert cache.get("name") == b"right"
 
 
@@ -625,9 +627,9 @@ def test_a_descriptor_that_was_closed_under_it_is_replaced(serve: Serve) -> None
 
     with cache_at(serve(served, serve_one("name", b"right"))) as cache:
         assert cache.get("name") is None
-        sock = cache._connections.own()._socket
-        assert sock is not None
-        os.close(sock.fileno())
+        wire = cache._connections.own()._wire
+        assert wire is not None
+        os.close(wire.fileno())
         assert cache.get("name") == b"right"
 
 
@@ -642,10 +644,11 @@ def test_where_peers_cannot_be_asked_who_they_are(
 
 def test_shutting_down_what_is_closed_already_is_fine() -> None:
     # As when the holder's call ends just before another thread's close reaches its socket.
-    one, other = socket.socketpair()
-    one.close()
+    one, other = _socket.socketpair()
+    wire = Wire(one)
+    wire.close()
     other.close()
-    _shut_down(one)
+    wire.shut_down()
 
 
 # Writes that nobody waits for

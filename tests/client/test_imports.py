@@ -94,6 +94,21 @@ with Cache(None, socket_path={serve(script)!r}) as cache:
     assert "'socket'" not in loaded
 
 
+def test_only_who_exchanges_files_pays_for_it() -> None:
+    code = """
+import sys
+from autoloadd_client.cli.run import run
+try:
+    run(["--version"])
+except SystemExit:
+    pass
+ours = [name.split(".")[-1] for name in sys.modules if name.startswith("autoloadd")]
+assert {"run", "exchange"} <= set(ours)
+assert not {"zshrs", "merging", "portable", "importing", "exporting", "beside"} & set(ours)
+"""
+    assert "msgpack" not in loaded_by(code)
+
+
 def test_exports() -> None:
     for name in autoloadd_client.__all__:
         assert getattr(autoloadd_client, name) is getattr(autoloadd_client, name)

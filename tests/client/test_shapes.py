@@ -56,6 +56,8 @@ CASES: list[tuple[str, object, Callable[[Cache], Any]]] = [
     ("get_many", ({"name": b"blob"}, ()), lambda cache: cache.get_many(["name"])),
     ("get_many", ({"name": ("text",)}, ()), lambda cache: cache.get_many(["name"])),
     ("get_many", ({"other": (b"",)}, ()), lambda cache: cache.get_many(["name"])),
+    ("get_many", ({"name": (b"",)}, ()), lambda cache: list(cache.get_entries(["name"]))),
+    ("get_many", ({"name": ("", None, 1, 2)}, ()), lambda cache: list(cache.get_entries(["name"]))),
     ("get_many", ({}, ("name",)), lambda cache: cache.get_many(["name"])),
     ("get_many", ({}, ("other",)), lambda cache: cache.get_many(["name", "more"])),
 ]

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autoloadd_client.errors import BadRequestError, SwitchedOffError, TooLargeError
-from autoloadd_client.reading import DOUBT
+from autoloadd_client.errors import BadRequestError, CacheError, SwitchedOffError, TooLargeError
 from autoloadd_protocol.page import LEASE_NS
 
-from ..running import wait_until
+from ..running import get_locally, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +30,10 @@ OTHER = "zsh/5.8/8"
 
 def is_local(cache: Cache, name: str) -> bool:
     """Tell whether a name is answered without the daemon."""
-    return cache._shared.read(name) is not DOUBT
+    try:
+        return get_locally(cache, name)[0]
+    except CacheError:
+        return False
 
 
 def attach(cache: Cache, name: str = "a") -> None:

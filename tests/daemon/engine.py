@@ -45,11 +45,12 @@ class Engine:
         files: QuickFiles | None = None,
         *,
         deliver: Callable[[Callable[[], None]], None] | None = None,
+        later_bytes: int | None = None,
     ) -> None:
         self.files = files or QuickFiles()
         self.metrics = Metrics()
         self.catalog = Catalog(self.files, str(cache_dir), self.metrics, max_bytes=1 << 24)
-        self.catalog.recover()
+        self.catalog.recover(later_bytes=later_bytes)
         self._callbacks: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.sync_thread = SyncThread(deliver or self._callbacks.put)
         self.builder = Builder(self.catalog, self.files, self.sync_thread, self.metrics)

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from autoloadd_daemon.errors import StorageError
+from autoloadd_daemon.errors import DamageError, StorageError
+from autoloadd_daemon.loading import load_images
 from autoloadd_daemon.shard import Shard
 from autoloadd_daemon.storage.files import Files
 from autoloadd_daemon.storage.images import build_image
@@ -22,8 +23,10 @@ from autoloadd_protocol.record import Record, encode_record, fingerprint_of
 from ..records import is_intact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from autoloadd_daemon.catalog import Catalog
+    from autoloadd_daemon.storage.images import SealedImage
     from autoloadd_daemon.storage.set_aside import SetAside
 
 PRODUCER = Producer("zsh", "5.9", 8)
@@ -69,6 +72,21 @@ def contents_of(shard: Shard) -> Contents:
     assert shard.entries == len(contents)
     assert shard.blob_bytes == sum(len(item.blob) for item in contents.values())
     return contents
+
+
+def load_all(catalog: Catalog) -> None:
+    """Bring the images into memory that a start left in their files, here and now, as App does."""
+
+    async def run(job: Callable[[], SealedImage]) -> SealedImage:
+        return job()
+
+    try:
+        # Nothing in it waits, so one step is all of it.
+        load_images(catalog, run).send(None)
+    except StopIteration:
+        return
+    except DamageError:
+        catalog.recover_again()
 
 
 class QuickFiles(Files):
@@ -147,6 +165,11 @@ class RecordingFiles(QuickFiles):
             os.write(descriptor, data[: len(data) // 2])
             raise
         super().append(descriptor, [data])
+
+    def overwrite(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Write, unless it is this call's turn to fail."""
+        self._step("overwrite", self._names[descriptor])
+        super().overwrite(descriptor, data, offset)
 
     def truncate(self, descriptor: int, size: int) -> None:
         """Cut, unless it is this call's turn to fail."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from typing import TYPE_CHECKING
@@ -14,10 +13,12 @@ from hypothesis import strategies as st
 from autoloadd_daemon.config import (
     DEFAULT_MAX_BYTES,
     MIN_MAX_BYTES,
+    CommandLine,
     Settings,
     load_settings,
     make_parser,
     read_command_line,
+    read_plain,
 )
 from autoloadd_daemon.errors import ConfigError
 from autoloadd_protocol.limits import SOCKET_PATH_BYTES
@@ -43,7 +44,7 @@ class Place:
         self.file.write_text("")
 
     def load(self, *argv: str) -> Settings:
-        return load_settings(make_parser().parse_args(argv), self.environment)
+        return load_settings(read_command_line(argv), self.environment)
 
     def refusal(self, *argv: str) -> str:
         """Return what the error says."""
@@ -252,9 +253,9 @@ def test_a_file_that_was_named_must_be_there(place: Place) -> None:
     assert place.refusal() == message
 
 
-def test_the_usual_file_need_not_be_there(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_usual_file_need_not_be_there(place: Place) -> None:
     del place.environment["AUTOLOADD_CONFIG"]
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(place.directory / "config"))
+    place.environment["XDG_CONFIG_HOME"] = str(place.directory / "config")
     assert place.load().max_bytes == DEFAULT_MAX_BYTES
     usual = place.directory / "config" / "autoloadd"
     usual.mkdir(parents=True)
@@ -287,10 +288,36 @@ def test_each_setting_is_described_with_its_source(place: Place) -> None:
 
 def test_the_command_line_is_read() -> None:
     arguments = read_command_line(["--check-config", "--max-bytes", "1 GiB"])
-    assert isinstance(arguments, argparse.Namespace)
     assert arguments.check_config
     assert arguments.max_bytes == "1 GiB"
     assert arguments.socket is None
+
+
+OPTIONS = ("--socket", "--cache-dir", "--config", "--max-bytes", "--sync-interval", "--log-level")
+VALUES = ("", "/a", "a=b", "-", "--", "-1", "--socket", "1 GiB", " ", "é")
+
+
+@given(
+    words=st.lists(
+        st.one_of(
+            st.sampled_from((*OPTIONS, *VALUES, "--check-config", "--sock", "--cache_dir")),
+            st.builds("{}={}".format, st.sampled_from(OPTIONS), st.sampled_from(VALUES)),
+        ),
+        max_size=4,
+    )
+)
+def test_usual_options_are_read_without_the_parser_and_mean_the_same(words: list[str]) -> None:
+    plain = read_plain(words)
+    if plain is not None:
+        parsed = make_parser().parse_args(words, namespace=CommandLine())
+        assert vars(plain) == vars(parsed)
+
+
+def test_the_parser_is_left_out_where_it_is_not_needed() -> None:
+    for name in OPTIONS:
+        for argv in ([], [name, "value"], [f"{name}=-v"], [name, "1", name, "2"]):
+            assert read_plain(argv) is not None, argv
+    assert read_plain(["--check-config"]) is None
 
 
 @pytest.mark.parametrize("argv", [["--max"], ["--log", "info"], ["extra"], ["--max-bytes"]])

@@ -185,7 +185,7 @@ class ShardMachine(RuleBasedStateMachine):
         shard = self.life.shard
         layers = [*shard._changes.values(), *shard._building.values()]
         stored = sum(record.stored_bytes for record in layers if record is not None)
-        image = 0 if shard.image is None else len(shard.image.buffer)
+        image = 0 if shard.image is None else shard.image.header.total_bytes
         assert shard.stored_bytes == image + stored + len(layers) * MAX_INDEX_BYTES
 
     def _set(self, items: Contents) -> None:

@@ -16,7 +16,7 @@ import pytest
 from autoloadd_daemon.session import Session
 from autoloadd_daemon.sharing import Sharing
 from autoloadd_daemon.storage.files import Files
-from autoloadd_daemon.storage.images import build_image
+from autoloadd_daemon.storage.images import SealedImage, build_image
 from autoloadd_protocol.errors import BUSY, RequestError
 from autoloadd_protocol.page import (
     BUCKETS,
@@ -188,6 +188,30 @@ def test_what_was_recovered_again_ends_the_pages_of_before(
     engine.catalog.recover()
     assert words[STATE_AT] == DEAD
     assert set(words[BUCKETS_AT:]) == {NEVER}
+
+
+def test_a_flush_in_a_batch_changes_nothing_on_the_page(engine: Engine, sharing: Sharing) -> None:
+    shard = build(engine)
+    _, (_, page) = sharing.attach(new_session(engine), shard)
+    talk = Talk(engine)
+    talk.send("put", "a", b"newer")
+    talk.send("flush")
+    assert [answer.error for answer in talk.run()] == [None, None]
+    assert sorted(words_of(page)[BUCKETS_AT:])[-2:] == [0, shard.generation]
+
+
+def test_where_no_page_can_be_made_it_is_busy(engine: Engine, sharing: Sharing) -> None:
+    shard = build(engine)
+    before = len(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE_BYTES - 1, hard))
+    try:
+        with pytest.raises(RequestError, match="no memory can be shared: File too large") as busy:
+            sharing.attach(new_session(engine), shard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert busy.value.code == BUSY
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_an_eviction_is_on_the_page(engine: Engine, sharing: Sharing) -> None:
@@ -415,12 +439,13 @@ def test_an_image_takes_one_descriptor(engine: Engine, sharing: Sharing) -> None
     journal = 1
     assert open_descriptors() == before + 1 + journal
     _, (image, _) = sharing.attach(session, shard)
-    assert shard.image is not None
+    assert isinstance(shard.image, SealedImage)
     assert os.pread(image, 1 << 20, 0) == shard.image.buffer
     of_page = 2
     assert open_descriptors() == before + 1 + journal + of_page
     build(engine, "b")
     _, (newer, _) = sharing.attach(session, shard)
+    assert isinstance(shard.image, SealedImage)
     assert os.pread(newer, 1 << 20, 0) == shard.image.buffer
 
 

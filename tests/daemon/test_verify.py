@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import socket
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -224,8 +223,7 @@ def repack(path: Path, change: Callable[[bytearray, Image], None]) -> None:
     data = bytearray(image.buffer)
     change(data, image)
     records = image.header.records_at
-    head = replace(
-        image.header,
+    head = image.header._replace(
         index_checksum=crc32(data[HEADER_BYTES:records]),
         records_checksum=crc32(data[records:]),
     )
@@ -286,7 +284,7 @@ def test_an_image_that_contradicts_itself_although_its_checksums_match(
 
 def test_a_header_that_counts_wrongly(directory: Path) -> None:
     image = Image((directory / IMAGE).read_bytes())
-    head = replace(image.header, blob_bytes=999).pack()
+    head = image.header._replace(blob_bytes=999).pack()
     (directory / IMAGE).write_bytes(head + bytes(image.buffer[HEADER_BYTES:]))
     problem = look_at(directory)[IMAGE].problem
     assert problem == "3 records of 3 bytes, which the header contradicts"

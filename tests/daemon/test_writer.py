@@ -163,7 +163,7 @@ def test_a_sync_that_ends_in_an_unknown_way_refuses_all_that_waited_for_it(
 ) -> None:
     """An error that no journal expected: the shards behind it were not synced either."""
 
-    def fail() -> None:
+    def fail(*, makes_room: bool) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     engine.writer.submit(put(answers, b"a", A))

@@ -39,6 +39,10 @@ COMMANDS = (
     ["drop", "id"],
     ["flush"],
     ["warm", "zsh"],
+    ["import", "zshrs", "file"],
+    ["import", "file"],
+    ["export", "zshrs", "file"],
+    ["export", "file"],
     ["shutdown"],
 )
 
@@ -197,6 +201,9 @@ DEGRADED = {
 }
 
 
+_MADE = "pid         7\nbeing made  2 entries, 9 clients waiting\n"
+
+
 @pytest.mark.parametrize(
     ("status", "shown"),
     [
@@ -213,6 +220,8 @@ DEGRADED = {
             ),
         ),
         ({"pid": 7, "storage": {"state": "degraded"}}, "pid      7\nstorage  degraded\n"),
+        ({"pid": 7, "leases": {"held": 2, "waiting": 9}}, _MADE),
+        ({"pid": 7, "leases": {"held": 0, "waiting": 0}}, "pid  7\n"),
         ({}, ""),
     ],
 )

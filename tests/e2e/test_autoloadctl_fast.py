@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,6 +29,12 @@ PRODUCER = ("--producer", "zsh/5.9/8")
 LARGEST = bytes(range(256)) * (4 * 1024 * 1024 // 256)
 
 HEAVY = {"argparse", "json", "msgpack", "re", "socket", "typing", "dataclasses", "enum", "pathlib"}
+TRIALS = 5
+"""A busy machine can be too slow for the quick way once."""
+
+CONNECTIONS = 3
+"""Where the answer is unusual: the quick one's, then the library's; and the full path's."""
+
 SLOW_WAY = ("--timeout", "1")
 """An option that the fast path leaves to the full parser, with the value that it has anyway."""
 
@@ -65,8 +72,14 @@ def test_the_fast_path_loads_almost_nothing(daemon: Daemon, ctl: Ctl, run_direct
     command = [sys.executable, "-X", "importtime", "-m", "autoloadd_client.cli"]
     environment = ctl_environment(run_directory, {"PYTHONPATH": "", "COVERAGE_PROCESS_CONFIG": ""})
     base = imported([sys.executable, "-X", "importtime", "-c", "import runpy"], environment)
-    fast = imported([*command, "get", "name", *PRODUCER], environment) - base
-    assert fast & HEAVY == set()
+    library = {"autoloadd_client.cache", "autoloadd_client.errors"}
+    for _ in range(TRIALS):
+        fast = imported([*command, "get", "name", *PRODUCER], environment) - base
+        assert fast & HEAVY == set()
+        if not fast & library:
+            break
+    else:
+        pytest.fail("only the library got an answer")
     full = imported([*command, "get", "name", *PRODUCER, *SLOW_WAY], environment) - base
     assert {"argparse", "json"} <= full
 
@@ -104,7 +117,7 @@ REFUSAL = b"\x94\x01\xc0\x93\xa4busy\xaetoo many of it\xc0\xc0"
 
 
 def test_a_refusal_is_told_in_the_same_words(ctl: Ctl, peer: socket.socket) -> None:
-    thread = answer_each(peer, [REFUSAL], 2)
+    thread = answer_each(peer, [REFUSAL], CONNECTIONS)
     done = both_ways(ctl, "name", *PRODUCER)
     thread.join()
     assert (done.returncode, done.stdout) == (4, b"")
@@ -112,7 +125,7 @@ def test_a_refusal_is_told_in_the_same_words(ctl: Ctl, peer: socket.socket) -> N
 
 
 def test_what_is_no_answer_is_told_in_the_same_words(ctl: Ctl, peer: socket.socket) -> None:
-    thread = answer_each(peer, [b"\x94\x01\x07\xc0\xc0"], 2)
+    thread = answer_each(peer, [b"\x94\x01\x07\xc0\xc0"], CONNECTIONS)
     done = both_ways(ctl, "name", *PRODUCER)
     thread.join()
     assert (done.returncode, done.stdout) == (3, b"")
@@ -120,6 +133,32 @@ def test_what_is_no_answer_is_told_in_the_same_words(ctl: Ctl, peer: socket.sock
         f"autoloadctl: what listens at {peer.getsockname()} is not autoloadd: "
         "the daemon answered what was not asked\n"
     )
+
+
+def test_a_daemon_that_was_slow_once_is_asked_again(ctl: Ctl, peer: socket.socket) -> None:
+    """By the library, on a connection of its own: the late answer is nobody's."""
+
+    def serve() -> None:
+        slow, _address = peer.accept()
+        good, _address = peer.accept()
+        with slow, good:
+            for connection, blob in ((slow, b"late"), (good, b"good")):
+                asked = connection.recv(65536)
+                get_at = 4 + int.from_bytes(asked[:4], "big")
+                # Behind the length: the kind, then the id in five bytes.
+                hello, get = (b"\x94\x01%b\xc0" % asked[at + 6 : at + 11] for at in (0, get_at))
+                entry = b"\x95\xa4name\xc4%c%b\xc0\x01\x01" % (len(blob), blob)
+                payloads = (hello + b"\xc0", get + entry)
+                # The slow one's client has left by then.
+                with suppress(OSError):
+                    connection.sendall(b"".join(struct.pack(">I", len(p)) + p for p in payloads))
+            good.recv(1)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    done = ctl("get", "name", *PRODUCER)
+    thread.join()
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"good", b"")
 
 
 def test_a_daemon_that_hangs_costs_the_deadline_and_is_told(ctl: Ctl, peer: socket.socket) -> None:

@@ -149,7 +149,7 @@ def test_progress_is_silent_anywhere_else(stream: io.StringIO, total: int) -> No
     assert stream.getvalue() == ""
 
 
-def run_on_terminal(run_directory: Path, *arguments: str) -> str:
+def run_on_terminal(run_directory: Path, *arguments: str, status: int = 0) -> str:
     """Return what autoloadctl writes to a terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -162,7 +162,7 @@ def run_on_terminal(run_directory: Path, *arguments: str) -> str:
     with os.fdopen(ours, "rb", buffering=0) as terminal:
         while part := read_terminal(terminal):
             written += part
-    assert process.wait(60) == 0
+    assert process.wait(60) == status
     return written.decode()
 
 

@@ -51,6 +51,17 @@ MISUSES = {
     ("put", "x", b"/no/\xfd", *PRODUCER): r"/no/\xfd: No such file or directory",
     ("put", "x", "/", *PRODUCER): "/: Is a directory",
     ("put", "x", "--sync", "always", *PRODUCER): "argument --sync: invalid choice: 'always'",
+    ("import",): "the following arguments are required: FILE (see `autoloadctl import --help`)",
+    ("import", "a", "b"): "one FILE at a time, not 2: a b",
+    ("import", "zshrs", "a", "b"): "one FILE at a time, not 2: a b",
+    ("import", "a", *PRODUCER): "leave out --producer, --binary and --mtime",
+    ("import", "a", "--mtime", "1"): "leave out --producer, --binary and --mtime",
+    ("import", "a", "--binary", "/bin/sh"): "leave out --producer, --binary and --mtime",
+    ("export", "zshrs"): "where to? `autoloadctl export zshrs FILE`, or `autoloadctl export FILE`",
+    ("export", "a", "b"): "one FILE at a time, not 2: a b",
+    ("export", "a", "--layout", "1.95"): "--layout is for `autoloadctl export zshrs FILE`",
+    ("export", "zshrs", "a", "--layout", "1.50"): "invalid choice: '1.50'",
+    ("export", "zshrs", "a", *PRODUCER): "(zshrs/VERSION/WIDTH), not zsh/5.9/8; `autoloadctl",
     ("warm",): "the following arguments are required: zsh (see `autoloadctl warm --help`)",
     ("warm", "fish"): "argument zsh: zsh is the only shell so far, not 'fish'",
     ("warm", "zsh", "/no/directory"): "/no/directory: No such file or directory",
@@ -115,7 +126,7 @@ def listed_commands(ctl: Ctl) -> list[str]:
 def test_the_main_help_lists_every_command_and_the_exit_codes(ctl: Ctl) -> None:
     assert listed_commands(ctl) == [
         "get", "put", "ls", "missing", "rm", "count", "stats", "clear", "flush", "warm",
-        "status", "ping", "shards", "drop", "shutdown", "version", "verify",
+        "import", "export", "status", "ping", "shards", "drop", "shutdown", "version", "verify",
     ]  # fmt: skip
     text = ctl("--help").stdout.decode()
     for code in ("0  found", "1  miss", "2  the command", "3  the daemon", "4  the daemon"):
@@ -139,13 +150,14 @@ def test_version_option(ctl: Ctl) -> None:
     assert (done.returncode, done.stdout) == (0, b"autoloadctl 0.1.0\n")
 
 
-@pytest.mark.parametrize("command", [["put", "name"], ["missing"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["put", "name"], ["missing"], ["import", "-"]], ids=" ".join)
 def test_a_closed_stdin_is_not_an_empty_one(
     ctl: Ctl, daemon: Daemon, run_directory: Path, command: list[str]
 ) -> None:
     ran = subprocess.run(
-        ["sh", "-c", 'exec "$@" <&-', "sh", *AUTOLOADCTL, *command, *PRODUCER],
-        capture_output=True, check=False, env=ctl_environment(run_directory, {}),
+        ["sh", "-c", 'exec "$@" <&-', "sh", *AUTOLOADCTL, *command],
+        capture_output=True, check=False,
+        env=ctl_environment(run_directory, {"AUTOLOADD_PRODUCER": "zsh/5.9/8"}),
     )  # fmt: skip
     assert (ran.returncode, ran.stdout) == (2, b"")
     assert ran.stderr == b"autoloadctl: stdin is closed: there is nothing to read\n"

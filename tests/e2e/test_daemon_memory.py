@@ -160,3 +160,35 @@ def test_eight_bulks_at_once_come_through(warmed: Daemon) -> None:
         finally:
             stop.set()
         hostile.result(SECONDS)
+
+
+def test_what_an_image_has_taken_over_is_given_back(daemon: Daemon) -> None:
+    """Entries lie in the heap one by one until they are in an image, which is no heap."""
+    before = memory_of(daemon, "RssAnon")
+    blobs = {f"{number}": bytes(number * 37 % 8000) for number in range(12_000)}
+    with daemon.cache() as cache:
+        cache.merge(blobs)
+        wait_until(lambda: image_bytes(daemon) > 36_000_000, SECONDS, "the image")
+    wait_until(
+        lambda: memory_of(daemon, "RssAnon") - before < MAY_GROW, SECONDS, "it to be given back"
+    )
+
+
+def test_an_image_goes_when_the_next_one_is_there(daemon: Daemon) -> None:
+    with daemon.cache() as cache:
+        for number in range(3):
+            cache.replace({f"{each}": b"%d" % number * 3000 for each in range(4_000)})
+            wait_until(lambda: image_bytes(daemon) > 12_000_000, SECONDS, "the image")
+        wait_until(lambda: len(images_of(daemon)) == 1, SECONDS, "the images before to go")
+
+
+def image_bytes(daemon: Daemon) -> int:
+    """Return the bytes of all images that are in use, where no journal is left beside them."""
+    with daemon.connect() as client:
+        shards = client.ok("shards")
+    return sum(shard["image_bytes"] for shard in shards if not shard["journal_bytes"])
+
+
+def images_of(daemon: Daemon) -> set[str]:
+    maps = Path(f"/proc/{daemon.pid}/maps").read_text().splitlines()
+    return {line.split()[4] for line in maps if "memfd:autoloadd-image" in line}

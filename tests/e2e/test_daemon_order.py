@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,22 @@ def test_a_get_sees_the_notifications_before_it(client: RawClient) -> None:
     client.notify("delete", ["a", "b"])
     assert client.ok("names") == (("c", None),)
     assert client.ok("flush")[1:] == (0, None)
+
+
+def test_a_get_in_a_packet_of_its_own_waits_for_the_write_before_it(client: RawClient) -> None:
+    """Plain gets are answered at once; not while something is under way on their connection."""
+    for number in range(100):
+        blob = b"%d" % number
+        requests = [
+            client.request_bytes("put", "a", blob, None, None, "fsync"),
+            client.request_bytes("get", "a"),
+        ]
+        first = int.from_bytes(requests[0][7:11], "big")
+        for request in requests:
+            client.send(request)
+            # Not to be read with the first one: at another moment of the sync each time.
+            time.sleep(number * 5e-6)
+        assert client.answers(first, 2)[1].result[1] == blob
 
 
 def test_many_pipelined_puts_then_names(client: RawClient) -> None:

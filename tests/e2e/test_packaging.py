@@ -55,8 +55,13 @@ def test_wheel_installs_the_units_where_systemd_looks(wheel: zipfile.ZipFile, un
 def test_wheel_has_both_commands_and_the_license(wheel: zipfile.ZipFile) -> None:
     by_name = {name.split("/", 1)[1]: name for name in wheel.namelist() if ".dist-info/" in name}
     assert wheel.read(by_name["licenses/LICENSE"]) == (ROOT / "LICENSE").read_bytes()
-    commands = wheel.read(by_name["entry_points.txt"]).decode().split()
-    assert {"autoloadd", "autoloadctl"} <= set(commands)
+    commands = wheel.read(by_name["entry_points.txt"]).decode()
+    assert "\nautoloadd = " in commands
+    assert "autoloadctl" not in commands, "what is made from an entry point imports re"
+    (name,) = (name for name in wheel.namelist() if name.endswith(".data/scripts/autoloadctl"))
+    # An installer replaces this very line by the path of its interpreter.
+    assert wheel.read(name).startswith(b"#!python\n")
+    assert wheel.getinfo(name).external_attr >> 16 & 0o111
 
 
 def test_source_archive_holds_what_the_tests_need_and_no_leftovers(tmp_path: Path) -> None:

@@ -9,10 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoloadd_client.reading import DOUBT
 from autoloadd_protocol.page import PAGE_BYTES
 
-from ..running import wait_until
+from ..running import get_locally, wait_until
 
 if TYPE_CHECKING:
     from autoloadd_client import Cache
@@ -37,7 +36,7 @@ def mapped_images(*pids: int) -> dict[int, int]:
 def is_attached(cache: Cache) -> bool:
     """Get once; tell whether the next get is answered from shared memory."""
     cache.get("a")
-    return cache._shared.read("nobody") is not DOUBT
+    return get_locally(cache, "nobody")[0]
 
 
 def test_descriptors_come_with_the_first_byte_of_their_answer(daemon: Daemon) -> None:

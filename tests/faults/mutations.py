@@ -6,13 +6,17 @@ notices survives, and is a gap in the tests.
 
 from __future__ import annotations
 
-from .mutation import Change, Mutation
+from .mutation import Mutation
+from .mutations_in_files import FILE_MUTATIONS
+from .mutations_in_leases import LEASE_MUTATIONS
+from .mutations_in_puts import PUT_MUTATIONS
 from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
 WRITER = "tests/daemon/test_writer.py"
 SESSION = "tests/daemon/test_session.py"
 CONNECTION = "tests/client/test_connection.py"
+WIRE = "tests/client/test_wire.py"
 SHARING = "tests/client/test_sharing.py"
 HOSTILE = "tests/e2e/test_daemon_hostile.py"
 LIMITS = "tests/e2e/test_daemon_limits.py"
@@ -28,8 +32,26 @@ _CLIENT = "client/autoloadd_client"
 _PROTOCOL = "protocol/autoloadd_protocol"
 
 MUTATIONS: tuple[Mutation, ...] = (
+    *FILE_MUTATIONS,
     *STORAGE_MUTATIONS,
     *SHARED_READS_MUTATIONS,
+    *PUT_MUTATIONS,
+    # Plain gets
+    Mutation(
+        "plain get answered before a write of its own connection",
+        f"{_DAEMON}/session.py",
+        "            or self._pending_writes\n            or self._stalled\n",
+        "            or self._stalled\n",
+        ("tests/e2e/test_daemon_order.py",),
+    ),
+    Mutation(
+        "plain get of a stale entry answered",
+        f"{_DAEMON}/plain_gets.py",
+        "        if mtime_ns < oldest_ns or size > _ANSWER_BYTES:",
+        "        if size > _ANSWER_BYTES:",
+        ("tests/daemon/test_plain_gets.py",),
+    ),
+    *LEASE_MUTATIONS,
     # One daemon, one user
     Mutation(
         "directory not locked",
@@ -84,24 +106,45 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "answer's id not compared",
         f"{_CLIENT}/connection.py",
-        "        if not answer.startswith(answer_id(request), LENGTH_BYTES):\n",
-        "        if False:\n",
+        "            if wire.rest or not answer.startswith(answer_id(request), LENGTH_BYTES):\n",
+        "            if wire.rest:\n",
         (CONNECTION,),
-        also=(
-            Change(
-                f"{_PROTOCOL}/requests.py",
-                "    return answer.startswith(answer_id(request) + NIL, LENGTH_BYTES)\n",
-                "    at = LENGTH_BYTES + len(answer_id(request))\n"
-                "    return answer.startswith(NIL, at)\n",
-            ),
-        ),
     ),
     Mutation(
         "connection goes on after a deadline",
         f"{_CLIENT}/connection.py",
+        "        error = self._meaning_of(cause)\n        self._drop()\n",
+        "        error = self._meaning_of(cause)\n",
+        (CONNECTION,),
+    ),
+    Mutation(
+        "connection goes on after an interrupted exchange",
+        f"{_CLIENT}/connection.py",
         "            self._drop()\n            raise\n        # One connection",
         "            raise\n        # One connection",
         (CONNECTION,),
+    ),
+    Mutation(
+        "deadline of an earlier call taken for this one's",
+        f"{_CLIENT}/wire.py",
+        "        if deadline - monotonic() < self._patience:\n",
+        "        if self._patience == float('inf'):\n",
+        (WIRE,),
+    ),
+    Mutation(
+        "call ended by the deadline of an earlier one",
+        f"{_CLIENT}/wire.py",
+        "            except TimeoutError:\n"
+        "                self._set_patience(time_left(deadline))\n",
+        "            except TimeoutError:\n                raise\n",
+        (WIRE,),
+    ),
+    Mutation(
+        "descriptor closed by both of its objects",
+        f"{_CLIENT}/wire.py",
+        'it could be another\'s."""\n        self._sender.detach()\n',
+        'it could be another\'s."""\n',
+        (WIRE,),
     ),
     Mutation(
         "stale entry served: time not compared",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .mutation import Mutation
+from .mutation import Change, Mutation
 
 _DAEMON = "daemon/autoloadd_daemon"
 _CLIENT = "client/autoloadd_client"
 READS = "tests/client/test_shared_reads.py"
+READERS = "tests/client/test_readers.py"
 SHARING = "tests/daemon/test_sharing.py"
 MEMORY = "tests/e2e/test_shared_memory.py"
 
@@ -139,20 +140,20 @@ SHARED_READS_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "page trusted without end",
         f"{_CLIENT}/shared.py",
-        "words[HEARTBEAT_AT] + LEASE_NS",
-        "2**63",
+        "    return heartbeat + LEASE_NS\n",
+        "    return 2**63\n",
         (READS,),
     ),
     Mutation(
         "bucket not looked at",
-        f"{_CLIENT}/shared.py",
-        "        if buckets[checksum & BUCKET_MASK] > generation:\n",
+        f"{_CLIENT}/reading.py",
+        "        if buckets[checksum & bucket_mask] > generation:\n",
         "        if False:\n",
         (READS,),
     ),
     Mutation(
         "stale entry served out of shared memory",
-        f"{_CLIENT}/shared.py",
+        f"{_CLIENT}/reading.py",
         "        if mtime >= oldest and start:\n",
         "        if start:\n",
         (READS,),
@@ -172,5 +173,41 @@ SHARED_READS_MUTATIONS: tuple[Mutation, ...] = (
         "                connection.notify(request, deadline)\n"
         "            finally:\n                pass\n",
         (READS,),
+    ),
+    Mutation(
+        "reader keeps what it was told to let go of",
+        f"{_CLIENT}/reading.py",
+        "        lookup = found\n",
+        "        lookup = lookup if found is NOTHING else found\n",
+        (READS,),
+    ),
+    Mutation(
+        "doubt within many gets taken for a miss",
+        f"{_CLIENT}/reading.py",
+        "    raise DoubtError\n",
+        "    return None\n",
+        (READERS,),
+    ),
+    Mutation(
+        "many gets ask for what is doubtful only: of two times",
+        f"{_CLIENT}/reading.py",
+        "        read, use = make_reader(_doubt, self._binary_mtime_ns)\n"
+        "        use(self._lookup)\n",
+        "        read = getattr(self, '_read', make_reader(_doubt, None)[0])\n",
+        (READERS,),
+        also=(
+            Change(
+                f"{_CLIENT}/reading.py",
+                "        return read, read_view\n",
+                "        self._read = read\n        return read, read_view\n",
+            ),
+        ),
+    ),
+    Mutation(
+        "subclass's own get passed over",
+        f"{_CLIENT}/cache.py",
+        "            if getattr(type(self), name) is _SHORTENED[name]:\n",
+        "            if name:\n",
+        (READERS,),
     ),
 )

@@ -49,8 +49,8 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "older journals not synced",
         f"{_STORAGE}/shard_files.py",
-        "for journal in list(self._journals):\n            journal.sync()",
-        "for journal in list(self._journals)[-1:]:\n            journal.sync()",
+        "for journal in list(self._journals):\n            journal.sync(",
+        "for journal in list(self._journals)[-1:]:\n            journal.sync(",
         (FILES, CRASHES),
     ),
     Mutation(
@@ -84,8 +84,8 @@ STORAGE_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "fsync answered without a sync",
         f"{_DAEMON}/writer.py",
-        'if any(write.sync == "fsync" for write in batch):',
-        "if not batch:",
+        "        if wants_sync:\n            self._sync(",
+        "        if not batch:\n            self._sync(",
         (WRITER, CRASHES),
     ),
     Mutation(

@@ -35,7 +35,7 @@ OPENING = ("create", "create_for_image", "reopen")
 READING = ("names", "read")
 METHODS = (
     *OPENING,
-    *("append", "truncate", "identity", "close"),
+    *("append", "overwrite", "truncate", "identity", "close"),
     *("sync_data", "sync", "sync_directory"),
     *("rename", "link", "remove", "remove_tree", "remove_directory", "make_directory"),
 )
@@ -189,6 +189,11 @@ class RecordingFiles(Files):
         inode = self._inodes[descriptor]
         self.note(Write(inode, self._sizes[inode], piece))
         self._sizes[inode] += len(piece)
+
+    def overwrite(self, descriptor: int, data: bytes, offset: int) -> None:
+        self._begin("overwrite", self._path_of(descriptor))
+        super().overwrite(descriptor, data, offset)
+        self.note(Write(self._inodes[descriptor], offset, data))
 
     def truncate(self, descriptor: int, size: int) -> None:
         self._begin("truncate", self._path_of(descriptor))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 ABSENT = 0
 _WORDS_PER_BLOB = 250
-_READ = Struct("<QQQQQ")
+_READ = Struct("<QQQQQQQ")
 
 
 def blob_of(number: int) -> bytes:
@@ -68,13 +69,18 @@ class Board:
 
 
 class Read(NamedTuple):
-    """What a reader saw: write `found` (or ABSENT), `local` if it came from shared memory."""
+    """What a reader saw: write `found` (or ABSENT), `local` if it came from shared memory.
+
+    From `began_ns` to `ended_ns`, on a clock that all processes share (CLOCK_MONOTONIC).
+    """
 
     name: int
     acknowledged_before: int
     begun_after: int
     found: int
     local: int
+    began_ns: int = 0
+    ended_ns: int = 0
 
     def pack(self) -> bytes:
         return _READ.pack(*self)
@@ -100,8 +106,34 @@ class Writes:
             self.states[name].append((number, state))
 
     def explains(self, read: Read) -> bool:
-        """Tell whether a read may have returned what it did."""
+        """Tell whether a read may have returned what it did, for itself."""
+        return bool(self._explanations(read))
+
+    def _explanations(self, read: Read) -> list[int]:
+        """Return the writes, each of which could have been the last one that the read saw."""
         states = self.states[read.name]
-        first = bisect_right(states, read.acknowledged_before, key=lambda s: s[0]) - 1
-        end = bisect_right(states, read.begun_after, key=lambda s: s[0])
-        return any(found == read.found for _, found in states[first:end])
+        first = bisect_right(states, read.acknowledged_before, key=_number) - 1
+        end = bisect_right(states, read.begun_after, key=_number)
+        return [number for number, found in states[first:end] if found == read.found]
+
+    def first_inversion(self, reads: Iterable[Read]) -> Read | None:
+        """Return a read that shows what was before something that an earlier read showed, if any.
+
+        With one writer, and each read explained for itself, that is all that linearizable asks for.
+        """
+        ended: list[tuple[int, int, int]] = []
+        seen = [0] * self.names
+        for read in sorted(reads, key=lambda read: read.began_ns):
+            while ended and ended[0][0] < read.began_ns:
+                _, name, number = heappop(ended)
+                seen[name] = max(seen[name], number)
+            explanations = self._explanations(read)
+            possible = [number for number in explanations if number >= seen[read.name]]
+            if not possible:
+                return read
+            heappush(ended, (read.ended_ns, read.name, possible[0]))
+        return None
+
+
+def _number(state: tuple[int, int]) -> int:
+    return state[0]

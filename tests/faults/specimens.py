@@ -34,12 +34,14 @@ from ..daemon.harness import (
     QuickFiles,
     contents_of,
     files_in,
+    item_of,
+    load_all,
     records_of,
     write_files,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     Change = Callable[[Contents], Contents]
 
@@ -73,6 +75,12 @@ class Specimen:
     title: str
     files: dict[str, bytes]
     changes: list[Change]
+
+    @cached_property
+    def names(self) -> set[bytes]:
+        """Every name that it ever held, and one that it did not."""
+        times = range(len(self.changes) + 1)
+        return {b"never stored", *(name for last in times for name in self.contents(0, last))}
 
     @cached_property
     def image_generation(self) -> int:
@@ -313,16 +321,26 @@ class Start:
 
     _thread: SyncThread | None = None
 
-    def __init__(self, cache_dir: Path) -> None:
-        """Recover. Raises StartError."""
+    def __init__(self, cache_dir: Path, ask_early: Iterable[bytes] | None = None) -> None:
+        """Recover. Raises StartError.
+
+        With names to ask for, images are not read before these were looked up in their files.
+        """
         if Start._thread is None:
             Start._thread = SyncThread(lambda callback: callback())
         files, metrics = QuickFiles(), Metrics()
         self._catalog = Catalog(files, str(cache_dir), metrics, max_bytes=MAX_BYTES)
-        self._catalog.recover()
+        self._catalog.recover(later_bytes=None if ask_early is None else 0)
+        self.early = {name: self._served(name) for name in ask_early or ()}
+        load_all(self._catalog)
         self._builder = Builder(self._catalog, files, Start._thread, metrics)
         self._writer = Writer(self._catalog, self._builder, Start._thread, metrics)
         self.reported = {Path(aside.file) for aside in metrics.set_aside}
+
+    def _served(self, name: bytes) -> Item | None:
+        shard = self._catalog.find(SHARD)
+        record = None if shard is None else shard.look_up(name)
+        return None if record is None else item_of(record)
 
     @property
     def contents(self) -> Contents:
@@ -359,9 +377,9 @@ class Start:
 
 
 @contextmanager
-def started(cache_dir: Path) -> Iterator[Start]:
+def started(cache_dir: Path, ask_early: Iterable[bytes] | None = None) -> Iterator[Start]:
     """A start that is ended with the block."""
-    start = Start(cache_dir)
+    start = Start(cache_dir, ask_early)
     try:
         yield start
     finally:

@@ -164,6 +164,7 @@ class Replay:
                 "close": self._close,
                 "write": self._append,
                 "writev": self._append,
+                "pwrite64": self._overwrite,
                 "ftruncate": self._truncate,
                 "fsync": self._begin_sync,
                 "fdatasync": self._begin_sync,
@@ -204,6 +205,13 @@ class Replay:
         data = b"".join(call.strings)[: call.result]
         self.log.append(Write(inode, self._sizes[inode], data))
         self._sizes[inode] += len(data)
+
+    def _overwrite(self, call: Call) -> None:
+        inode = self._files.get(call.descriptor)
+        if inode is not None:
+            data = call.strings[0][: call.result]
+            # What is appended goes on where it was: `_sizes` is where.
+            self.log.append(Write(inode, call.last_number, data))
 
     def _truncate(self, call: Call) -> None:
         inode = self._files.get(call.descriptor)

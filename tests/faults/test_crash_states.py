@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from autoloadd_daemon.storage import journal
+
 from .engine import Histories, running_engine
 from .exploring import Explorer, Promises
 from .recording import RecordingFiles
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from .workloads import Workload
 
 CHANCES = 2
+ROOM_BYTES = 2 * journal.PAGE_BYTES
 
 
 def schedules(effort: int) -> list[Schedule]:
@@ -47,11 +50,7 @@ async def record(
     return files.log, engine.histories
 
 
-@pytest.mark.parametrize("workload", [*PLAIN, *OTHERS])
-async def test_crash_states(
-    workload: Workload, tmp_path: Path, case: FaultCase, effort: int
-) -> None:
-    case.name = "crash states of a simulated disk"
+async def explore(workload: Workload, tmp_path: Path, case: FaultCase, effort: int) -> None:
     for number, schedule in enumerate(schedules(effort)):
         cache_dir = tmp_path / f"cache-{number}"
         log, histories = await record(workload, cache_dir, schedule)
@@ -60,3 +59,25 @@ async def test_crash_states(
         every = min(1.0, 0.05 * effort)
         explorer.explore(log, Promises(histories), where, every=every, states=2 * min(effort, 5))
     assert case.lost == case.wrong == 0
+
+
+@pytest.mark.parametrize("workload", [*PLAIN, *OTHERS])
+async def test_crash_states(
+    workload: Workload, tmp_path: Path, case: FaultCase, effort: int
+) -> None:
+    case.name = "crash states of a simulated disk"
+    await explore(workload, tmp_path, case, effort)
+
+
+@pytest.mark.parametrize("workload", [*PLAIN, *OTHERS])
+async def test_crash_states_of_journals_with_room(
+    workload: Workload,
+    tmp_path: Path,
+    case: FaultCase,
+    effort: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Journals that are long get room ahead; here each does, with its first sync."""
+    case.name = "crash states of a simulated disk, with room ahead of journals"
+    monkeypatch.setattr(journal, "room_bytes", lambda _end: ROOM_BYTES)
+    await explore(workload, tmp_path, case, effort)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoloadd_daemon.storage.scanning import scan_journal
+
 from ..running import Daemon, wait_until
 from .disks import NoDiskError, fill, run_for_disk, small_tmpfs
 from .left_behind import flip_last_byte, shard_directory
@@ -282,7 +284,8 @@ def make_journal_longer_than_the_log(daemon: Daemon, cache: Cache, written: Writ
     if journal_bytes(cache) < BASE_BYTES:
         assert written.put(cache, "base", size=BASE_BYTES)
     journal = max(daemon.cache_dir.glob("*/journal.*"))
-    return journal.stat().st_size
+    # Not the file's size: it may have room for more.
+    return scan_journal(str(journal), journal.read_bytes()).good_end
 
 
 def short_lengths(effort: int) -> list[int]:

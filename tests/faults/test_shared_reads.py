@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autoloadd_client.errors import CacheError
-from autoloadd_client.reading import DOUBT
 
+from ..running import get_locally
 from .shared_history import ABSENT, Board, Read, Writes, blob_of, number_of, reads_in
 
 if TYPE_CHECKING:
@@ -40,16 +40,16 @@ def read_until_over(daemon: Daemon, board: Board, target: Path, seed: int) -> No
         while not board.is_over:
             name = generator.randrange(NAMES)
             before = board.acknowledged(name)
-            blob = cache._shared.read(name_of(name))
-            is_local = blob is not DOUBT
-            if not is_local:
-                try:
-                    blob = cache.get(name_of(name))
-                except CacheError:
-                    # No daemon at the moment; nothing was read.
-                    continue
+            began = time.monotonic_ns()
+            try:
+                is_local, blob = get_locally(cache, name_of(name))
+            except CacheError:
+                # No daemon at the moment; nothing was read.
+                continue
+            ended = time.monotonic_ns()
             after = board.begun(name)
-            file.write(Read(name, before, after, number_of(blob), is_local).pack())
+            number = number_of(blob)
+            file.write(Read(name, before, after, number, is_local, began, ended).pack())
             # Readers of which each takes a whole processor would leave none for the daemon.
             time.sleep(0.0002)
 
@@ -138,6 +138,8 @@ def test_eight_readers_see_every_acknowledged_write(
     case.explored = sum(read.local for read in reads)
     case.wrong = len(wrong)
     assert not wrong, wrong[:5]
+    inversion = writer.writes.first_inversion(reads)
+    assert inversion is None, "a reader saw what was before something that another had seen"
     assert case.explored > 500, "too few reads came from shared memory to tell anything"
 
 
@@ -167,3 +169,18 @@ def test_the_history_tells_old_from_new() -> None:
     assert not writes.explains(Read(0, 2, 2, 1, 1)), "an old value after an acknowledged delete"
     assert not writes.explains(Read(0, 1, 2, 3, 1)), "a value from the future"
     assert not writes.explains(Read(0, 1, 1, ABSENT, 1)), "a miss of what was acknowledged"
+
+
+def test_the_history_tells_what_was_seen_before() -> None:
+    writes = Writes(1)
+    for number in (1, 3):
+        writes.note(number, {0: number})
+        writes.note(number + 1, {0: ABSENT})
+    old, new = Read(0, 0, 4, 1, 1, 5, 9), Read(0, 0, 4, 3, 1, 1, 3)
+    assert writes.first_inversion([new, old]) == old
+    assert writes.first_inversion([new._replace(ended_ns=6), old]) is None, "at the same time"
+    assert writes.first_inversion([old._replace(began_ns=0, ended_ns=0), new]) is None
+    # A miss may be the second one's.
+    assert writes.first_inversion([new, old._replace(found=ABSENT)]) is None
+    late = old._replace(began_ns=10, ended_ns=11)
+    assert writes.first_inversion([new, old._replace(found=ABSENT), late]) == late

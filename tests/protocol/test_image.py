@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 from typing import NamedTuple
 from zlib import crc32
 
@@ -337,3 +339,15 @@ def test_the_byte_table() -> None:
 def test_a_long_names_slot_holds_mark_length_and_head() -> None:
     assert slot_key(b"n" * SLOT_NAME_BYTES) == b"n" * 39
     assert slot_key(b"n" * 40 + b"rest") == b"\xff" + (44).to_bytes(2, "little") + b"n" * 36
+
+
+def test_an_image_that_nobody_uses_is_gone_at_once() -> None:
+    """Not when the garbage collector comes: it may be 49 MB."""
+    image = Image(make_image({b"a": Item(b"1")}))
+    gone = weakref.ref(image)
+    gc.disable()
+    try:
+        del image
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -14,12 +14,15 @@ from autoloadd_protocol.parameters import (
     read_entries,
     read_entry,
     read_fingerprint,
+    read_flag,
+    read_hold,
     read_name,
     read_names,
     read_params,
     read_sync,
     read_time,
     read_token,
+    read_wait,
     read_wanted,
 )
 
@@ -203,3 +206,19 @@ def test_types_are_named_as_messagepack_names_them() -> None:
     values: tuple[object, ...] = (None, True, 1, 1.5, "a", b"a", (), {})
     expected = ["nil", "bool", "int", "float", "a str", "a bin", "an array", "a map"]
     assert [kind_of(value) for value in values] == expected
+
+
+def test_times_of_leases() -> None:
+    assert [read_wait(each) for each in (None, 0, 1, 10_000)] == [0, 0, 1, 10_000]
+    assert [read_hold(each) for each in (None, 1, 120_000)] == [30_000, 1, 120_000]
+    wait = ("bad_request", "wait_ms: expected 0 to 10,000 (ms) or nil")
+    assert {refused(read_wait, each) for each in (-1, 10_001, True, "1", 1.0, 2**64)} == {wait}
+    hold = ("bad_request", "hold_ms: expected 1 to 120,000 (ms) or nil")
+    assert {refused(read_hold, each) for each in (0, -1, 120_001, True, b"1")} == {hold}
+
+
+def test_flags() -> None:
+    assert [read_flag(each, "f") for each in (None, False, True)] == [False, False, True]
+    expected = ("bad_request", "stale_ok: expected a bool or nil, got a str")
+    assert refused(read_flag, "true", "stale_ok") == expected
+    assert refused(read_flag, 1, "f")[0] == "bad_request"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
+import platformdirs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autoloadd_protocol.errors import RendezvousError
 from autoloadd_protocol.limits import SOCKET_PATH_BYTES
@@ -221,3 +225,23 @@ def test_cache_and_configuration_are_where_the_environment_says(
     assert cache_directory({"AUTOLOADD_CACHE_DIR": "/d"}) == "/d"
     assert config_file({}) == "/e/autoloadd/config.toml"
     assert config_file({"AUTOLOADD_CONFIG": "/f.toml"}) == "/f.toml"
+
+
+@given(
+    home=st.sampled_from(["", "/home/me", "/", "/home/me/", " /home/me", "relative"]),
+    base=st.sampled_from([None, "", "/x", "/x/y", "/x/", " /x", "relative", "~", " "]),
+)
+def test_they_are_where_platformdirs_says(home: str, base: str | None) -> None:
+    variables = {"XDG_CACHE_HOME": base, "XDG_CONFIG_HOME": base, "HOME": home}
+    given = {name: value for name, value in variables.items() if value is not None}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in variables:
+            patch.delenv(name, raising=False)
+        for name, value in given.items():
+            patch.setenv(name, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cache, config = cache_directory(given), config_file(given)
+            assert cache == platformdirs.user_cache_dir("autoloadd", appauthor=False)
+            directory = platformdirs.user_config_dir("autoloadd", appauthor=False)
+            assert config == f"{directory}/config.toml"

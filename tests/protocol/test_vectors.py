@@ -29,7 +29,9 @@ from autoloadd_protocol.record import encode_record, parse_record
 from autoloadd_protocol.requests import (
     encode_producer,
     get_request,
+    is_fill,
     is_success,
+    lease_request,
     parse_get_answer,
     parse_get_times,
     put_request,
@@ -101,6 +103,8 @@ def test_every_method_has_a_request_with_all_its_parameters_and_with_none_to_spa
         "missing": (1, 2),
         "stats": (0, 1),
         "attach": (2, 2),
+        "lease": (1, 6),
+        "unlease": (1, 1),
         "watch": (0, 1),
     }
 
@@ -183,6 +187,30 @@ def test_boundaries_of_entries() -> None:
         assert parse_record(body, 0, len(body)).blob_end == record.blob_end - record.start
         many = decode_request(payload_of(data_of(case["put_many"])))
         assert many.params == ({name: (blob, fingerprint, mtime, cached_at)},)
+
+
+def test_leases() -> None:
+    """What `lease_request` leaves to nobody: it writes every parameter."""
+    complete = [case for case in load("requests") if case["method"] == "lease"]
+    written = 0
+    for case in complete:
+        name, mtime, fingerprint, wait, hold, stale = [*value_of(case["params"]), *[None] * 5][:6]
+        if wait is None or stale is None:
+            continue
+        frame = lease_request(
+            case["id"],
+            name.encode(),
+            binary_mtime_ns=mtime,
+            fingerprint=fingerprint,
+            wait_ms=wait,
+            hold_ms=hold,
+            stale_ok=stale,
+        )
+        assert frame == data_of(case["frame"])
+        written += 1
+    assert written == 9
+    fills = [case["result"] for case in load("answers") if is_fill(data_of(case["frame"]))]
+    assert fills == ["fill"]
 
 
 def test_producers_of_the_requests() -> None:

@@ -40,6 +40,7 @@ def dialogues() -> list[Case]:
         "delete and clear": _delete(),
         "bulk": _bulk(),
         "bulk and hello": _bulk_and_hello(),
+        "lease": _lease(),
         "refused notifications": _refused_notifications(),
         "ids and pipelining": _pipelining(),
         "every form of a value": _forms(),
@@ -289,6 +290,32 @@ def _bulk_and_hello() -> list[Case]:
         _call(0, "count"),
         _hello("vectors-bulk-one"),
         _call([["f", None], ["g", None]], "names"),
+    ]
+
+
+def _lease() -> list[Case]:
+    """Return what one connection alone can see: it never waits for itself."""
+    old, new = [b"old", b"p", TIME, CACHED_AT], [b"new", FINGERPRINT, TIME, CACHED_AT]
+    wanted = (None, FINGERPRINT, 10_000)
+    return [
+        _hello("vectors-lease"),
+        _call("fill", "lease", "f"),
+        _call("fill", "lease", "f", None, None, 10_000, 120_000, True),
+        _call(None, "get", "f"),
+        _call(0, "count"),
+        _call(1, "put_many", {"f": old}),
+        _call(["f", *old], "lease", "f"),
+        _call(["f", *old], "lease", "f", TIME, b"p", None, None, False),
+        _call("fill", "lease", "f", LATER),
+        _call(None, "unlease", "f"),
+        _call(None, "unlease", "f"),
+        _call(None, "unlease", "other"),
+        _call("fill", "lease", "f", *wanted, None, True),
+        _call("fill", "lease", "f", *wanted, 1, True),
+        _call(2, "put_many", {"f": new}),
+        _call(["f", *new], "lease", "f", *wanted),
+        _refusal("bad_request", "lease", "f", None, None, 10_001),
+        _call(["f", *new], "get", "f"),
     ]
 
 

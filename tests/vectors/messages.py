@@ -44,6 +44,8 @@ METHODS: dict[str, tuple[list[Any], list[Any]]] = {
     "stats": ([], [TIME]),
     "flush": ([], []),
     "attach": ([[1], [1]], []),
+    "lease": (["_git"], [TIME, FINGERPRINT, 10_000, 120_000, True]),
+    "unlease": (["_git"], []),
     "watch": ([], [["put", "delete"]]),
 }
 
@@ -64,6 +66,8 @@ def requests() -> list[Case]:
     producers = (PRODUCER | {"build": build} for build in (None, "ubuntu-24.04"))
     cases += [_request_case("hello", [[1, 0], producer, CLIENT]) for producer in producers]
     cases.append(_request_case("bulk_begin", ["merge"]))
+    least = ["_git", None, None, 0, 1, False]
+    cases.append(_request_case("lease", least))
     cases += [_request_case("ping", [], request_id=number) for number in IDS]
     cases += [
         _request_case("put", ["_git", b"x"], notification=True),
@@ -88,11 +92,12 @@ def _request_case(
 RESULTS: list[tuple[str, Any]] = [
     ("hello, as far as it is fixed", {"protocol": [1, 0], "shard": None}),
     ("ping", "pong"),
-    ("shutdown, drop_shard, bulk_abort, watch; get: a miss", None),
+    ("shutdown, drop_shard, bulk_abort, unlease, watch; get, lease: a miss", None),
     ("shards: none", []),
     ("get", ["_git", *ENTRY]),
     ("get: no fingerprint, no time", ["_git", b"", None, 0, CACHED_AT]),
     ("get: a time before 1970", ["_git", b"", None, -1, -(2**63)]),
+    ("lease: the asker makes the entry", "fill"),
     ("get_many", [{"_git": ENTRY}, []]),
     ("get_many: nothing", [{}, []]),
     ("get_many: the frame was full", [{"_git": ENTRY}, ["_ssh"]]),

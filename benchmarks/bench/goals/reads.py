@@ -53,6 +53,8 @@ class Reads:
              ours=f"{UNIFORM}: {own.OVER_SOCKET}", peer=f"{UNIFORM}: {redis_server.KEY}"),
         Goal(number=10, what="get_many of 50, against redis-py's mget", unit="µs", at_most=0.9,
              ours=f"{MANY}: {own.KEY}", peer=f"{MANY}: {redis_server.KEY}"),
+        Goal(number=10, what="the same over the socket", unit="µs", at_most=0.9,
+             ours=f"{MANY}: {own.OVER_SOCKET}", peer=f"{MANY}: {redis_server.KEY}"),
     )  # fmt: skip
 
     def __init__(self, setting: Setting) -> None:
@@ -98,7 +100,8 @@ class Reads:
         for peer in in_turn(self._peers[:2], number):
             count = self._setting.times(GETS[peer.key])
             figures.add(f"{HOT}: {peer.key}", self._time_gets(peer, random.choices(hot, k=count)))
-        for peer in in_turn((self._peers[0], self._peers[3]), number):
+        shared, _, asking, redis, *_ = self._peers
+        for peer in in_turn((shared, asking, redis), number):
             figures.add(f"{MANY}: {peer.key}", self._time_many(peer, random))
 
     def _see_round_trips(self, before: int, count: int) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from inspect import signature
-from typing import Any
 
 from autoloadd_client import Cache
 from autoloadd_client.errors import CacheError
@@ -18,10 +16,6 @@ TIMEOUT_SECONDS = 20.0
 """A machine that stalls is a wide spread, not a failed peer."""
 
 
-# A cache that may read shared memory can be told not to; one that cannot has no such option.
-_NOT_SHARED: dict[str, Any] = {"shared": False} if "shared" in signature(Cache).parameters else {}
-
-
 def open_cache(socket_path: str, *, over_socket: bool = False) -> Cache:
     """Return a cache of the benchmark's producer, not connected yet."""
     return Cache(
@@ -30,7 +24,7 @@ def open_cache(socket_path: str, *, over_socket: bool = False) -> Cache:
         binary_mtime_ns=MTIME_NS,
         timeout=TIMEOUT_SECONDS,
         bulk_timeout=600.0,
-        **(_NOT_SHARED if over_socket else {}),
+        shared=not over_socket,
     )
 
 

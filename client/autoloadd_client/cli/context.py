@@ -6,9 +6,10 @@ import json
 import os
 import sys
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from autoloadd_client.cache import Cache, refuse_switched_off
+from autoloadd_client.asking import refuse_switched_off
+from autoloadd_client.cache import Cache
 from autoloadd_client.shells.fingerprint import fingerprint_file
 from autoloadd_protocol.limits import NAME_BYTES
 from autoloadd_protocol.producer import Producer, parse_producer, producer_from_map
@@ -52,7 +53,7 @@ class Context:
         Raises UsageError where that is not clear, or the --binary is not there.
         """
         timeout, bulk_timeout = self._timeouts
-        self._producer = producer or self._find_producer()
+        self._producer = producer or self.find_producer()
         return Cache(
             self._producer,
             socket_path=self._socket_path,
@@ -117,21 +118,30 @@ class Context:
         except OSError as exc:
             raise UsageError(f"--binary {binary}: {exc.strerror}") from exc
 
-    def _find_producer(self) -> Producer:
-        given: Producer | None = self.arguments.producer
-        return given or _producer_from_environment() or self._only_producer()
+    def find_producer(self, name: str | None = None) -> Producer:
+        """Return the producer that the user means; with a name, the only one of that name.
 
-    def _only_producer(self) -> Producer:
+        Raises UsageError where that is not clear. One of another name is returned where the user
+        asks for it by option.
+        """
+        given: Producer | None = self.arguments.producer
+        if given is None:
+            usual = _producer_from_environment()
+            given = usual if usual is not None and name in (None, usual.name) else None
+        return given or self._only_producer(name)
+
+    def _only_producer(self, name: str | None) -> Producer:
         refuse_switched_off()  # also where no daemon runs that could be asked
         with self.open_daemon() as daemon:
-            producers = _list_producers(daemon)
+            producers = [each for each in _list_producers(daemon) if name in (None, each.name)]
         if len(producers) == 1:
             return producers[0]
         there = "".join(f"\n  --producer {producer}" for producer in producers)
+        whose = "" if name is None else f" of {name}"
         raise UsageError(
             "whose entries? Give --producer NAME/VERSION/WIDTH, such as --producer "
             f"{EXAMPLE_PRODUCER}, or set AUTOLOADD_PRODUCER; "
-            + (f"the daemon has:{there}" if there else "the daemon has none yet")
+            + (f"the daemon has:{there}" if there else f"the daemon has none{whose} yet")
         )
 
 
@@ -147,6 +157,13 @@ def _producer_from_environment() -> Producer | None:
         return parse_producer(text)
     except ValueError as exc:
         raise UsageError(f"AUTOLOADD_PRODUCER: {exc}") from exc
+
+
+def open_stdin() -> BinaryIO:
+    """Return stdin, for bytes. Raises UsageError where it is closed."""
+    if sys.stdin is None:
+        raise UsageError("stdin is closed: there is nothing to read")
+    return sys.stdin.buffer
 
 
 def check_name(name: str) -> str:

@@ -120,6 +120,11 @@ def _describe_status(context: Context, status: Mapping[str, Any]) -> str:
     if status.get("refused_notifications"):
         refused = format_count(status["refused_notifications"], "write")
         rows.append(("refused", f"{refused} whose sender did not wait for an answer"))
+    leases = status.get("leases") or {}
+    if leases.get("held"):
+        made = format_count(leases["held"], "entry", "entries")
+        waiting = format_count(leases.get("waiting", 0), "client")
+        rows.append(("being made", f"{made}, {waiting} waiting"))
     counters = _describe_counters(status.get("counters") or {})
     if counters:
         rows.append(("since start", counters))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from autoloadd_client.errors import CacheError, DeadlineError, RefusedError, SwitchedOffError
+TYPE_CHECKING = False  # typing's own costs 10 ms
+if TYPE_CHECKING:
+    from autoloadd_client.errors import CacheError
 
 FOUND = 0
 MISS = 1
@@ -39,6 +41,13 @@ class FailedError(Exception):
 
 def describe_failure(error: CacheError) -> tuple[int, str]:
     """Return the exit code for an error of the client library, and what the user reads."""
+    # A get that finds what it wants does without them.
+    from autoloadd_client.errors import (  # noqa: PLC0415
+        DeadlineError,
+        RefusedError,
+        SwitchedOffError,
+    )
+
     if isinstance(error, RefusedError):
         return REFUSED, refusal_message(error.code, error.message)
     if isinstance(error, DeadlineError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from autoloadd_protocol.limits import BLOB_BYTES
 
-from .context import check_name, check_names, read_fingerprint
+from .context import check_name, check_names, open_stdin, read_fingerprint
 from .conventions import (
     FOUND,
     MISS,
@@ -183,7 +183,7 @@ def run_put(context: Context) -> int:
 def _read_blob(path: str) -> bytes:
     try:
         if path == _STDIN:
-            blob = _read_limited(_stdin())
+            blob = _read_limited(open_stdin())
         else:
             with open(path, "rb") as file:
                 blob = _read_limited(file)
@@ -194,12 +194,6 @@ def _read_blob(path: str) -> bytes:
         reason = f"{what} has more than {BLOB_BYTES:,} bytes, which is the most for one entry"
         raise FailedError(REFUSED, f"nothing was stored: {reason}")
     return blob
-
-
-def _stdin() -> BinaryIO:
-    if sys.stdin is None:
-        raise UsageError("stdin is closed: there is nothing to read")
-    return sys.stdin.buffer
 
 
 def _read_limited(file: BinaryIO) -> bytes:
@@ -270,7 +264,7 @@ def run_missing(context: Context) -> int:
 
 def _read_lines() -> list[str]:
     # fsdecode's error handler, as for names that come as arguments: check_names tells then.
-    text = _stdin().read().decode(errors="surrogateescape")
+    text = open_stdin().read().decode(errors="surrogateescape")
     return [line for line in text.split("\n") if line]
 
 

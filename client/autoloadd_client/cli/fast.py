@@ -1,8 +1,9 @@
 """The short way to one entry: `autoloadctl get NAME`, at the cost of starting Python.
 
-A shell waits for this process. argparse, json and msgpack would each cost more than the answer, so
-nothing of them is loaded. Everything unusual in the arguments is left to the full parser, which
-answers the same.
+A shell waits for this process. argparse, json and msgpack would each cost more than the answer, and
+so would the client library: a daemon that is well is asked without it (`quick`), and with it only
+after that did not go as usual. Everything unusual in the arguments is left to the full parser,
+which answers the same.
 """
 
 from __future__ import annotations
@@ -10,22 +11,17 @@ from __future__ import annotations
 import os
 import sys
 
-from autoloadd_client.cache import Cache
-from autoloadd_client.errors import CacheError
+from autoloadd_client.identity import read_producer
+from autoloadd_protocol.errors import FrameError, RendezvousError
 from autoloadd_protocol.limits import NAME_BYTES
-from autoloadd_protocol.producer import parse_producer
 
-from .conventions import (
-    BROKEN_PIPE,
-    FOUND,
-    INTERRUPTED,
-    MISS,
-    READ_SECONDS,
-    USAGE,
-    describe_failure,
-    error_line,
-)
+from .conventions import BROKEN_PIPE, FOUND, INTERRUPTED, MISS, USAGE, error_line
 from .descriptors import STDERR, STDOUT, write_all
+from .quick import ask
+
+TYPE_CHECKING = False  # typing's own costs 10 ms
+if TYPE_CHECKING:
+    from autoloadd_protocol.producer import Producer
 
 _OPTIONS = ("--producer", "--socket", "--binary", "--mtime")
 _MAX_TIME = 2**63 - 1
@@ -50,20 +46,40 @@ def get_plain(arguments: list[str]) -> int | None:
     if sys.stdout is None or sys.stderr is None:
         return None  # its number is free: the socket could get it, and with it what is written
     options = _split(arguments)
-    cache = None if options is None else _make_cache(options)
-    if options is None or cache is None:
+    producer = None if options is None else _find_producer(options)
+    if options is None or producer is None:
         return None
     try:
-        blob = cache.get(options["NAME"])
-        if blob is not None:
-            write_all(STDOUT, blob)
-    except CacheError as exc:
-        return _tell(*describe_failure(exc))
+        socket = os.path.abspath(options["--socket"]) if "--socket" in options else None
+        mtime = _read_time(options)
+    except (ValueError, OSError):
+        return None
+    return _get(producer, options["NAME"], socket, mtime)
+
+
+def _get(producer: Producer, name: str, socket: str | None, mtime: int | None) -> int | None:
+    try:
+        blob = ask(producer, name.encode(), socket=socket, binary_mtime_ns=mtime)
+    except (OSError, FrameError, RendezvousError):
+        # With the library: once more, and with words for what is wrong.
+        from .by_library import get_by_library  # noqa: PLC0415
+
+        blob, failure = get_by_library(producer, name, socket, mtime)
+        if failure is not None:
+            return _tell(*failure)
+    return _deliver(blob)
+
+
+def _deliver(blob: bytes | None) -> int:
+    if blob is None:
+        return MISS
+    try:
+        write_all(STDOUT, blob)
     except BrokenPipeError:
         return BROKEN_PIPE
     except OSError as exc:
         return _tell(USAGE, f"stdout: {exc.strerror}")
-    return MISS if blob is None else FOUND
+    return FOUND
 
 
 def _tell(status: int, message: str) -> int:
@@ -106,19 +122,14 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _make_cache(options: dict[str, str]) -> Cache | None:
-    """Return the cache to ask; None where the full path has to find or to explain something."""
-    producer = options.get("--producer") or os.environ.get("AUTOLOADD_PRODUCER")
-    if not producer or ("--binary" in options and "--mtime" in options):
+def _find_producer(options: dict[str, str]) -> Producer | None:
+    """Return who asks; None where the full path has to find or to explain something."""
+    text = options.get("--producer") or os.environ.get("AUTOLOADD_PRODUCER")
+    if not text or ("--binary" in options and "--mtime" in options):
         return None
     try:
-        return Cache(
-            parse_producer(producer),
-            socket_path=os.path.abspath(options["--socket"]) if "--socket" in options else None,
-            binary_mtime_ns=_read_time(options),
-            timeout=READ_SECONDS,
-        )
-    except (ValueError, OSError):
+        return read_producer(text)
+    except ValueError:
         return None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autoloadd_client.errors import CacheError
 from autoloadd_client.shells.errors import ShellError
 
-from . import control, data, shard, verify, warming
+from . import control, data, exchange, shard, verify, warming
 from .context import Context
 from .conventions import (
     BROKEN_PIPE,
@@ -30,6 +30,7 @@ _GROUPS = (
     data.add_commands,
     shard.add_commands,
     warming.add_commands,
+    exchange.add_commands,
     control.add_commands,
     verify.add_commands,
 )

@@ -41,6 +41,7 @@ def bulk_begin(context: Context, session: Session, params: Params) -> Parts:
     mtime_ns = read_time(mtime)
     built_at_ns = read_time(built_at)
     producer = context.producer_of(session)
+    context.wait_for_images()
     if session.bulk is not None:
         raise RequestError(BUSY, "this connection has a bulk open already")
     if len(context.catalog.open_bulks) >= BULKS:

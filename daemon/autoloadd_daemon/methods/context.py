@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autoloadd_daemon.room import Room
 from autoloadd_protocol.errors import NO_PRODUCER, RequestError
@@ -24,8 +23,11 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenBulk:
+class NotYetError(Exception):
+    """This request waits until the images are in memory. It has done nothing so far."""
+
+
+class OpenBulk(NamedTuple):
     """A connection's bulk, of the producer that it had when the bulk began.
 
     `binary_mtime_ns` is for entries that bring no time of their own.
@@ -37,22 +39,34 @@ class OpenBulk:
     binary_mtime_ns: int | None
 
 
-@dataclass(slots=True)
 class Context:
     """The daemon as a request sees it. `now_ns` (CLOCK_MONOTONIC) is set once a turn."""
 
-    catalog: Catalog
-    writer: Writer
-    metrics: Metrics
-    instance: str
-    socket_path: str
-    stop: Callable[[Callable[[object], None]], None]
-    connections: Callable[[], int]
-    sharing: Sharing
-    want_image: Callable[[Shard], None]
-    room: Room = field(default_factory=Room)
-    now_ns: int = 0
-    next_token: int = 1
+    def __init__(
+        self,
+        catalog: Catalog,
+        writer: Writer,
+        metrics: Metrics,
+        *,
+        instance: str,
+        socket_path: str,
+        stop: Callable[[Callable[[object], None]], None],
+        connections: Callable[[], int],
+        sharing: Sharing,
+        want_image: Callable[[Shard], None],
+    ) -> None:
+        self.catalog = catalog
+        self.writer = writer
+        self.metrics = metrics
+        self.instance = instance
+        self.socket_path = socket_path
+        self.stop = stop
+        self.connections = connections
+        self.sharing = sharing
+        self.want_image = want_image
+        self.room = Room()
+        self.now_ns = 0
+        self.next_token = 1
 
     def producer_of(self, session: Session) -> Producer:
         """Return the producer that the connection named. Raises RequestError."""
@@ -68,6 +82,11 @@ class Context:
         if shard is not None:
             shard.last_used_ns = self.now_ns
         return shard
+
+    def wait_for_images(self) -> None:
+        """Raise NotYetError while some image is still in its file, after a start."""
+        if self.catalog.is_loading:
+            raise NotYetError
 
     def forget_bulk(self, bulk: OpenBulk) -> None:
         """Take a bulk out of the books: its entries are the shard's now, or nobody's."""

@@ -36,6 +36,8 @@ _LIMITS = {
     "nesting": limits.NESTING,
     "connections": limits.CONNECTIONS,
     "bulks": limits.BULKS,
+    "leases": limits.LEASES,
+    "leases_per_connection": limits.LEASES_PER_CONNECTION,
 }
 
 
@@ -58,7 +60,7 @@ def hello(context: Context, session: Session, params: Params) -> Parts:
         "server_version": __version__,
         "pid": os.getpid(),
         "instance": context.instance,
-        "features": ["bulk", *context.sharing.features],
+        "features": ["bulk", "lease", *context.sharing.features],
         "limits": _LIMITS,
         "shard": session.shard_id,
         "epoch": 0 if shard is None else shard.epoch,
@@ -92,7 +94,7 @@ def ping(_context: Context, _session: Session, params: Params) -> Parts:
 def status(context: Context, _session: Session, params: Params) -> Parts:
     """Describe the daemon."""
     read_params(params, 0)
-    metrics = context.metrics
+    metrics, leases = context.metrics, context.writer.leases
     health = metrics.health.as_map()
     health["set_aside"] = [
         {"file": file, "reason": reason} for file, reason in list(metrics.set_aside)
@@ -110,6 +112,12 @@ def status(context: Context, _session: Session, params: Params) -> Parts:
         "max_bytes": context.catalog.max_bytes,
         "pinned_images": context.sharing.pinned_images,
         "shards": len(context.catalog),
+        "leases": {
+            "held": leases.held,
+            "waiting": leases.waiting,
+            "given": leases.given,
+            "expired": leases.expired,
+        },
         "counters": dict(metrics.counters),
         "refused_notifications": metrics.counters["refused_notifications"],
         "storage": health,
@@ -135,7 +143,7 @@ def _describe(shard: Shard, files: ShardFiles, now_ns: int) -> dict[str, object]
         "epoch": shard.epoch,
         "built_at_ns": shard.built_at_ns,
         "last_used_ns_ago": now_ns - shard.last_used_ns if shard.last_used_ns else None,
-        "image_bytes": 0 if shard.image is None else len(shard.image.buffer),
+        "image_bytes": shard.image_bytes,
         "journal_bytes": files.journal_bytes,
     }
 

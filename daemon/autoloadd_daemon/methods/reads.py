@@ -116,6 +116,7 @@ def list_names(context: Context, session: Session, params: Params) -> Parts:
         raise bad_request(f"limit: expected 1 to {LISTED_NAMES:,}")
     mtime_ns = read_time(mtime)
     shard = context.shard_of(session)
+    context.wait_for_images()
     page = [] if shard is None else shard.list_names(prefix_bytes, after_bytes, count)
     freshness = (NIL, b"\xc2", b"\xc3")
     parts: Parts = [array_header(len(page))]
@@ -153,6 +154,7 @@ def count_entries(context: Context, session: Session, params: Params) -> Parts:
     """Return how many entries the shard has."""
     read_params(params, 0)
     shard = context.shard_of(session)
+    context.wait_for_images()
     return [encode_uint(0 if shard is None else shard.entries)]
 
 
@@ -161,6 +163,7 @@ def stats(context: Context, session: Session, params: Params) -> Parts | Steps[P
     (mtime,) = read_params(params, 0, 1)
     mtime_ns = read_time(mtime)
     shard = context.shard_of(session)
+    context.wait_for_images()
     if shard is None or mtime_ns is None:
         return [pack(_describe(shard, None if mtime_ns is None else 0))]
     return done_at_once(_stats(shard, mtime_ns), shard.entries)
@@ -218,6 +221,11 @@ def _buffer_of(record: Record) -> bytes | memoryview:
     """Return the record's buffer; large slices of it take no memory for clients that are slow."""
     small = record.end - record.start <= _COPIED_BYTES
     return record.buffer if small else memoryview(record.buffer)
+
+
+def parts_of(record: Record) -> Parts:
+    """Return an entry as `get` answers it."""
+    return [_buffer_of(record)[record.start : record.end]]
 
 
 def _as_pair(record: Record) -> Parts:

@@ -20,6 +20,7 @@ from autoloadd_protocol.errors import ImageError
 from autoloadd_protocol.image import HEADER_BYTES, parse_header
 
 from .bulks import bulk_name, read_bulk
+from .image_file import ImageFile
 from .images import IMAGE_NAME, TEMPORARY_NAME
 from .records import parse_records
 from .recovery import LEFT_OVER, read_shard
@@ -134,7 +135,9 @@ class _ShardCheck:
         self._files = files
         self._directory = directory
         self._reading = reading
-        self._image = None if reading.shard is None else reading.shard.image
+        image = None if reading.shard is None else reading.shard.image
+        assert not isinstance(image, ImageFile), "all of it was read"
+        self._image = image
         self._scans = {scan.path: scan for scan in reading.journals.scans}
         self._damaged = dict(reading.damaged)
         self._bulks = dict(_named_bulks(reading.journals.scans))

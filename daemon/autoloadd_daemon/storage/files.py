@@ -26,6 +26,10 @@ _DAMAGE = (errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL, errn
 daemon made. Not a lack of descriptors or memory."""
 
 
+# macOS has no fdatasync.
+_sync_data = getattr(os, "fdatasync", os.fsync)
+
+
 def is_damage(error: OSError) -> bool:
     """Tell whether an error in reading a file is the file's own fault: it is to be set aside."""
     return error.errno in _DAMAGE
@@ -48,26 +52,37 @@ def open_to_read(path: str) -> int:
 
 def write_all(descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
     """Write all parts at the descriptor's place, without the GIL and without joining them."""
-    pending = [memoryview(part) for part in parts if len(part)]
+    pending = [part for part in parts if len(part)]
     while pending:
-        written = os.writev(descriptor, pending[:_PARTS_PER_WRITE])
-        while pending and written >= len(pending[0]):
+        some = pending[:_PARTS_PER_WRITE]
+        written = os.writev(descriptor, some)
+        if written == sum(map(len, some)):
+            # Nearly always: a disk that is not full takes all of it.
+            del pending[:_PARTS_PER_WRITE]
+            continue
+        while written >= len(pending[0]):
             written -= len(pending.pop(0))
-        if written:
-            pending[0] = pending[0][written:]
+        pending[0] = memoryview(pending[0])[written:]
 
 
 class Files:
     """The real disk. Every method may raise OSError."""
 
     def create(self, path: str) -> int:
-        """Return a descriptor of a new, empty file that is written at its end."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        """Return a descriptor of a new, empty file that is written from its beginning on."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(path, flags, _FILE_MODE)
 
     def append(self, descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
-        """Write all parts at the file's end. After an OSError, a part of them may be there."""
+        """Write all parts behind what was appended last. After an OSError, some may be there."""
         write_all(descriptor, parts)
+
+    def overwrite(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Write `data` at an offset, also behind the file's end; appends go on where they were."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
 
     def reopen(self, path: str) -> int:
         """Return a descriptor of a file that is there, to sync it."""
@@ -82,13 +97,13 @@ class Files:
         return os.open(path, flags, _FILE_MODE)
 
     def truncate(self, descriptor: int, size: int) -> None:
-        """Cut a file back to `size` bytes."""
+        """Cut a file back to `size` bytes; appends go on there."""
         os.ftruncate(descriptor, size)
+        os.lseek(descriptor, size, os.SEEK_SET)
 
     def sync_data(self, descriptor: int) -> None:
         """Return when a file's bytes are on stable storage, and its size with them."""
-        # macOS has no fdatasync.
-        getattr(os, "fdatasync", os.fsync)(descriptor)
+        _sync_data(descriptor)
 
     def sync(self, descriptor: int) -> None:
         """Return when a file is on stable storage with everything known about it."""

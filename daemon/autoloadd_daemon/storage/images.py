@@ -9,11 +9,11 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
+from autoloadd_daemon.allocation import return_free_blocks
 from autoloadd_daemon.errors import DamageError, StorageError, storage_error
 from autoloadd_protocol.errors import ImageError
 from autoloadd_protocol.image import HEADER_BYTES, Image, ImageHeader
@@ -148,17 +148,11 @@ def _create_memfd() -> int | None:
     return os.memfd_create("autoloadd-image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
-def load_image(path: str) -> SealedImage | None:
-    """Return a checked copy of an image file, or None where there is no file.
-
-    Raises DamageError when the file is not a good image, OSError when it cannot be read: that is
-    no damage. Runs 0.9 ms for each MB, without the GIL.
-    """
+@contextmanager
+def called_damage(path: str) -> Iterator[None]:
+    """Raise what is wrong with an image's file as DamageError; OSErrors that are no damage stay."""
     try:
-        with open(open_to_read(path), "rb", buffering=0) as file:
-            return _copy(file)
-    except FileNotFoundError:
-        return None
+        yield
     except ImageError as exc:
         raise DamageError(f"{path}: {exc}") from exc
     except OSError as exc:
@@ -167,7 +161,23 @@ def load_image(path: str) -> SealedImage | None:
         raise DamageError(f"{path}: {exc.strerror}") from exc
 
 
-def _copy(file: FileIO) -> SealedImage:
+def load_image(path: str) -> SealedImage | None:
+    """Return a checked copy of an image file, or None where there is no file.
+
+    Raises DamageError when the file is not a good image, OSError when it cannot be read: that is
+    no damage. Runs 0.9 ms for each MB, without the GIL.
+    """
+    with suppress(FileNotFoundError), called_damage(path), _opened(path) as file:
+        return copy_image(file)
+    return None
+
+
+def _opened(path: str) -> FileIO:
+    return open(open_to_read(path), "rb", buffering=0)
+
+
+def copy_image(file: FileIO) -> SealedImage:
+    """Return what a file holds from where it stands, checked. Raises ImageError, OSError."""
     memory = Memory()
     try:
         while chunk := file.read(_COPY_BYTES):
@@ -179,8 +189,7 @@ def _copy(file: FileIO) -> SealedImage:
     return image
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A shard at one generation: what a build makes an image of.
 
     `changes` win over `base`, in the order in which they were made; None is a tombstone. Nobody
@@ -294,6 +303,9 @@ def _write_records(memory: Memory, layout: Layout, pace: Pace) -> int:
         memory.write(piece)
         pace.rest()
     layout.move_puts(memory.view())
+    if layout.total_bytes - layout.puts_at >= _COPY_BYTES:
+        # Now, not only at the end: the rest of the image takes the place of what they took.
+        return_free_blocks()
     memory.go_to(layout.records_at)
     checksum = 0
     for piece in layout.old_pieces():

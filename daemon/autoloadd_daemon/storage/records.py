@@ -11,7 +11,6 @@ another place than it was written to is found.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
@@ -42,6 +41,8 @@ BULK = 4
 
 _HEADER = Struct("<8sIIQQQQq")
 _CHECKSUM = Struct("<I")
+_CHECKED_FIELDS = Struct("<IQQII")
+"""A frame's head without its checksum, which it is the first part of."""
 _CHECKSUM_AT = HEADER_BYTES - _CHECKSUM.size
 _NOT_A_FRAME = (ValueError, IndexError, TypeError)
 """What msgpack and slicing raise on bytes that passed a checksum by accident."""
@@ -52,8 +53,7 @@ def new_epoch() -> int:
     return int.from_bytes(os.urandom(8), "big") | 1
 
 
-@dataclass(frozen=True, slots=True)
-class JournalHeader:
+class JournalHeader(NamedTuple):
     """The first 512 bytes. Journals of a shard chain: base generation, and the previous one's end.
 
     `previous_end` is the offset behind the previous journal's last good frame, in bytes; 0 where
@@ -129,7 +129,7 @@ def parse_journal_header(data: bytes) -> JournalHeader:
 def encode_put(generation: int, synced: int, records: Sequence[Record]) -> list[bytes | memoryview]:
     """Return a put's frame in parts: its head, then each record as it is."""
     stored = [record.stored() for record in records]
-    prefixes = b"".join([bytes(part[:PREFIX_BYTES]) for part in stored])
+    prefixes = b"".join([part[:PREFIX_BYTES] for part in stored])
     size = sum(map(len, stored))
     return [_frame_head(PUT, generation, synced, size, len(stored), prefixes), *stored]
 
@@ -154,7 +154,7 @@ def encode_bulk(generation: int, synced: int, bulk: BulkFile) -> list[bytes | me
 def _frame_head(
     kind: int, generation: int, synced: int, size: int, count: int, checked: bytes
 ) -> bytes:
-    fields = FRAME.pack(0, size, generation, synced, kind, count)[_CHECKSUM.size :]
+    fields = _CHECKED_FIELDS.pack(size, generation, synced, kind, count)
     return _CHECKSUM.pack(crc32(checked, crc32(fields))) + fields
 
 

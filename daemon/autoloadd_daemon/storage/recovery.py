@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from autoloadd_daemon.errors import DamageError, StorageError, UnreadableError
 
 from .bulks import CommittedBulk, bulk_name, read_bulk
 from .files import COPY_SUFFIX
+from .image_file import ImageFile, open_image
 from .images import IMAGE_NAME, TEMPORARY_NAME, Snapshot, build_image, load_image
 from .journal import Journal
 from .records import CLEAR, DELETE, HEADER_BYTES, new_epoch
@@ -38,24 +38,31 @@ LEFT_OVER = re.compile(rf"staged\.\d+|(journal|bulk)\.\d+{re.escape(COPY_SUFFIX)
 _OUTDATED = "a journal behind it is missing: what it holds may be outdated"
 
 
-@dataclass(slots=True)
 class Recovered:
     """A shard as its files have it. `changes` win over `image`, which a `floor` above it hides."""
 
-    producer: Producer
-    epoch: int
-    generation: int
-    built_at_ns: int
-    image: SealedImage | None
-    floor: int = 0
-    changes: dict[bytes, Record | None] = field(default_factory=dict)
-    journals: list[Journal] = field(default_factory=list)
-    next_sequence: int = 1
-    previous_end: int = 0
-    last_bulk: int = 0
-    torn_bytes: int = 0
-    set_aside: list[SetAside] = field(default_factory=list)
-    missing: str | None = None
+    def __init__(
+        self,
+        producer: Producer,
+        epoch: int,
+        generation: int,
+        built_at_ns: int,
+        image: SealedImage | ImageFile | None,
+    ) -> None:
+        self.producer = producer
+        self.epoch = epoch
+        self.generation = generation
+        self.built_at_ns = built_at_ns
+        self.image = image
+        self.floor = 0
+        self.changes: dict[bytes, Record | None] = {}
+        self.journals: list[Journal] = []
+        self.next_sequence = 1
+        self.previous_end = 0
+        self.last_bulk = 0
+        self.torn_bytes = 0
+        self.set_aside: list[SetAside] = []
+        self.missing: str | None = None
 
     def change(self, changes: Mapping[bytes, Record | None]) -> None:
         """Apply puts, and deletes as None."""
@@ -69,16 +76,25 @@ class Recovered:
         self.changes = {}
         self.floor = generation
 
+    def has_entries(self) -> bool:
+        """Tell whether there is any entry, in what was applied so far."""
+        if any(record is not None for record in self.changes.values()):
+            return True
+        base = self.snapshot().base
+        # What is left are deletes: each takes at most one entry of the image.
+        return base is not None and any(name not in self.changes for name, _ in base.entries())
+
     def snapshot(self) -> Snapshot:
         """Return what an image of this shard is built from."""
-        hidden = self.image is None or self.image.header.generation < self.floor
-        base = None if hidden else self.image
+        base = self.image
+        assert not isinstance(base, ImageFile), "what is not checked is not copied"
+        if base is not None and base.header.generation < self.floor:
+            base = None
         return Snapshot(
             self.producer, self.epoch, self.generation, self.built_at_ns, base, self.changes
         )
 
 
-@dataclass(slots=True)
 class Reading:
     """What a shard's files hold and what is wrong with them. Nothing was changed to find out.
 
@@ -86,32 +102,47 @@ class Reading:
     the image; `damaged` are (path, reason) of those that are to be set aside.
     """
 
-    journals: JournalScans
-    image_problem: str | None
-    damaged: list[tuple[str, str]]
-    shard: Recovered | None = None
-    kept: list[JournalScan] = field(default_factory=list)
+    def __init__(self, journals: JournalScans, image_problem: str | None) -> None:
+        self.journals = journals
+        self.image_problem = image_problem
+        self.damaged = list(journals.damaged)
+        self.shard: Recovered | None = None
+        self.kept: list[JournalScan] = []
+
+    @property
+    def is_flawed(self) -> bool:
+        """Tell whether anything is damaged or missing: what is left must be saved."""
+        is_missing = self.shard is not None and self.shard.missing is not None
+        return bool(self.damaged) or self.image_problem is not None or is_missing
 
 
-def read_shard(files: Files, directory: str) -> Reading:
-    """Return what the files in a directory hold. Raises OSError when they cannot be read."""
+def read_shard(files: Files, directory: str, later_bytes: int | None = None) -> Reading:
+    """Return what the files in a directory hold. Raises OSError when they cannot be read.
+
+    An image larger than `later_bytes` is only opened: its header is good, the rest not looked at.
+    """
     # The journals first: an image that a running daemon writes meanwhile can only cover more.
     journals = scan_journals(files, directory)
-    image, image_problem = _load_image(directory)
-    reading = Reading(journals, image_problem, list(journals.damaged))
+    image, image_problem = _load_image(directory, later_bytes)
+    reading = Reading(journals, image_problem)
     if image is not None or journals.scans:
         reading.shard = _begin(image, journals.scans, image_is_damaged=image_problem is not None)
         _replay(files, directory, reading.shard, reading)
     return reading
 
 
-def recover_shard(files: Files, directory: str) -> Recovered | list[SetAside]:
+def recover_shard(
+    files: Files, directory: str, later_bytes: int | None = None
+) -> Recovered | list[SetAside]:
     """Return the shard that a directory holds; without one, the files that were set aside.
 
+    Where nothing is wrong so far, an image larger than `later_bytes` is left to be checked later.
     Raises OSError when the directory cannot be read, StorageError when damage cannot be put right.
     """
     cleared = clear_away(files, f"{directory}/{TEMPORARY_NAME}")
-    reading = read_shard(files, directory)
+    reading = read_shard(files, directory, later_bytes)
+    if reading.is_flawed and later_bytes is not None:
+        reading = read_shard(files, directory)
     if reading.journals.not_begun is not None:
         files.remove(reading.journals.not_begun)
     shard, image_problem = reading.shard, reading.image_problem
@@ -124,21 +155,28 @@ def recover_shard(files: Files, directory: str) -> Recovered | list[SetAside]:
     numbers = [bulk.number for bulk in _named_bulks(reading.journals.scans)]
     shard.last_bulk = max(numbers, default=0)
     shard.set_aside = cleared + _sweep(files, directory, reading)
-    if reading.damaged or image_problem is not None or shard.missing is not None:
+    if reading.is_flawed:
         _save_and_set_aside(files, directory, shard, reading)
     return shard
 
 
-def _load_image(directory: str) -> tuple[SealedImage | None, str | None]:
+def _load_image(
+    directory: str, later_bytes: int | None
+) -> tuple[SealedImage | ImageFile | None, str | None]:
     """Return the image and None, or None and what is wrong with the file."""
+    path = f"{directory}/{IMAGE_NAME}"
     try:
-        return load_image(f"{directory}/{IMAGE_NAME}"), None
+        if later_bytes is not None:
+            image = open_image(path)
+            if image is None or image.header.total_bytes > later_bytes:
+                return image, None
+        return load_image(path), None
     except DamageError as exc:
         return None, str(exc)
 
 
 def _begin(
-    image: SealedImage | None, scans: list[JournalScan], *, image_is_damaged: bool
+    image: SealedImage | ImageFile | None, scans: list[JournalScan], *, image_is_damaged: bool
 ) -> Recovered:
     if image is not None:
         head = image.header
@@ -236,7 +274,8 @@ def _apply_frame(files: Files, directory: str, shard: Recovered, frame: Frame) -
         records = read_bulk(files, directory, frame.bulk)
         if frame.bulk.mode == "replace":
             shard.hide_everything(frame.generation)
-            shard.built_at_ns = frame.bulk.built_at_ns or shard.built_at_ns
+        if frame.bulk.built_at_ns is not None and not shard.has_entries():
+            shard.built_at_ns = frame.bulk.built_at_ns
         shard.change(records)
 
 

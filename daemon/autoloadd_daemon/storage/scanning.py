@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from autoloadd_daemon.errors import DamageError
 
 from .files import is_damage
-from .journal import journal_name
+from .journal import PAGE_BYTES, journal_name
 from .records import (
     HEADER_BYTES,
     KIND_AT,
@@ -27,20 +26,29 @@ JOURNAL_NAME = re.compile(r"journal\.\d+")
 _KIND = re.compile(rb"[\1-\4]\0\0\0")
 
 
-@dataclass(slots=True)
 class JournalScan:
     """One journal as read: its frames are good up to `good_end`, `problem` says what is next."""
 
-    path: str
-    header: JournalHeader
-    data: bytes
-    frames: list[Frame]
-    good_end: int
-    synced: int
-    problem: str | None
+    def __init__(
+        self,
+        path: str,
+        header: JournalHeader,
+        data: bytes,
+        frames: list[Frame],
+        *,
+        good_end: int,
+        synced: int,
+        problem: str | None,
+    ) -> None:
+        self.path = path
+        self.header = header
+        self.data = data
+        self.frames = frames
+        self.good_end = good_end
+        self.synced = synced
+        self.problem = problem
 
 
-@dataclass(slots=True)
 class JournalScans:
     """The journals of a shard, in order.
 
@@ -48,9 +56,10 @@ class JournalScans:
     nothing was acknowledged from it. `damaged` are (path, reason) of files that are no journals.
     """
 
-    scans: list[JournalScan] = field(default_factory=list)
-    not_begun: str | None = None
-    damaged: list[tuple[str, str]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.scans: list[JournalScan] = []
+        self.not_begun: str | None = None
+        self.damaged: list[tuple[str, str]] = []
 
 
 def scan_journals(files: Files, directory: str) -> JournalScans:
@@ -102,7 +111,22 @@ def scan_journal(path: str, data: bytes) -> JournalScan:
             # No torn write leaves good frames in another order: all of the file is suspect.
             frames, synced = in_place, len(data)
             position = frames[-1].end if frames else HEADER_BYTES
-    return JournalScan(path, header, data, frames, position, synced, problem)
+    if problem is not None:
+        data = _without_room(data, position)
+        if len(data) == position and synced <= position:
+            problem = None
+    return JournalScan(
+        path, header, data, frames, good_end=position, synced=synced, problem=problem
+    )
+
+
+def _without_room(data: bytes, good_end: int) -> bytes:
+    """Return a journal without the zeros that were put behind its end for frames to come.
+
+    No frame is all zeros, but one that is torn may end with some.
+    """
+    end = max(len(data.rstrip(b"\0")), good_end)
+    return data[:end] if end == good_end or len(data) - end >= PAGE_BYTES else data
 
 
 def _without_misplaced(

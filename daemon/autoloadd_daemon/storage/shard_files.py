@@ -64,6 +64,11 @@ class ShardFiles:
         return sum(journal.end + journal.bulk_bytes for journal in self._journals)
 
     @property
+    def disk_bytes(self) -> int:
+        """The same with the room that is kept for what comes next."""
+        return sum(journal.disk_bytes for journal in self._journals)
+
+    @property
     def synced(self) -> int:
         """The offset in the active journal that is known to be on stable storage."""
         return 0 if self._active is None else self._active.synced
@@ -126,13 +131,14 @@ class ShardFiles:
         """Where the active journal ends."""
         return 0 if self._active is None else self._active.end
 
-    def sync(self) -> None:
+    def sync(self, *, makes_room: bool = False) -> None:
         """Return when everything appended before is on stable storage. Raises StorageError.
 
-        Older journals first: a frame in a synced journal vouches for all journals before it.
+        `makes_room`: nothing is appended meanwhile, and more syncs will follow soon. Older journals
+        first: a frame in a synced journal vouches for all journals before it.
         """
         for journal in list(self._journals):
-            journal.sync()
+            journal.sync(makes_room=makes_room)
 
     def stage(self, mode: str, built_at_ns: int | None) -> StagedBulk:
         """Return a new staged bulk. Raises StorageError."""

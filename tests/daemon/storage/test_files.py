@@ -56,19 +56,28 @@ def test_a_full_pipe_is_an_error_with_a_part_written() -> None:
 
 def test_short_writes_are_gone_on_with(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.writev
+    real_pwrite = os.pwrite
 
     def writev(descriptor: int, parts: list[memoryview]) -> int:
         return real(descriptor, [parts[0][:3]])
 
     monkeypatch.setattr(os, "writev", writev)
+    monkeypatch.setattr(
+        os, "pwrite", lambda file, data, offset: real_pwrite(file, data[:2], offset)
+    )
     descriptor = FILES.create_for_image(path)
     FILES.append(descriptor, [b"abcdefgh", b"ij", b"klm"])
+    FILES.overwrite(descriptor, b"ABCDE", 2)
     FILES.close(descriptor)
-    assert FILES.read(path) == b"abcdefghijklm"
+    assert FILES.read(path) == b"abABCDEhijklm"
 
 
-def test_an_image_file_is_a_new_one(path: str) -> None:
-    FILES.close(FILES.create_for_image(path))
+def test_an_image_file_is_a_new_one_and_its_head_comes_last(path: str) -> None:
+    descriptor = FILES.create_for_image(path)
+    FILES.append(descriptor, [b"....body"])
+    FILES.overwrite(descriptor, b"head", 0)
+    FILES.close(descriptor)
+    assert FILES.read(path) == b"headbody"
     with pytest.raises(FileExistsError):
         FILES.create_for_image(path)
 

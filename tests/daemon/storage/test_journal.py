@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace as replace_header
 from typing import TYPE_CHECKING
 
 import pytest
@@ -292,5 +291,5 @@ def test_a_lack_of_descriptors_is_no_failure(operation: str, cache_dir: Path) ->
     assert journal.synced == journal.end
     files.fail_next = "create"
     with pytest.raises(DescriptorsError):
-        create_journal(files, str(cache_dir), replace_header(HEADER, sequence=2))
+        create_journal(files, str(cache_dir), HEADER._replace(sequence=2))
     journal.close()

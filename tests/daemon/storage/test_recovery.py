@@ -10,6 +10,7 @@ from autoloadd_daemon.storage.records import (
     HEADER_BYTES,
     parse_frame,
 )
+from autoloadd_daemon.storage.scanning import scan_journal
 
 from ..harness import Contents, Item, Life, files_in, write_files
 
@@ -318,3 +319,49 @@ def test_every_flipped_bit_of_a_bulk_ends_the_journal_there(
         assert life.contents == written.states[1], at
         assert life.torn_bytes > 0
         life.crash()
+
+
+# Room: zeros that were put behind a journal's end for frames to come
+
+
+@pytest.mark.parametrize("room", [1, 31, 32, 33, 4095, 4096, 1 << 20])
+def test_room_behind_a_journal_is_no_torn_tail(story: Story, cache_dir: Path, room: int) -> None:
+    written = every_kind(story).end()
+    for frames in (written.files[FIRST], written.files[FIRST][:HEADER_BYTES]):
+        expected = written.states[-1 if len(frames) > HEADER_BYTES else 0]
+        scan = scan_journal(f"/{FIRST}", frames + bytes(room))
+        assert (scan.problem, scan.data) == (None, frames)
+        life = recover(cache_dir / "room", written.files | {FIRST: frames + bytes(room)})
+        assert life.contents == expected
+        assert (life.set_aside, life.torn_bytes) == ([], 0)
+        again = go_on(life)
+        assert (again.set_aside, again.torn_bytes) == ([], 0)
+        again.crash()
+
+
+def test_of_a_frame_that_is_torn_within_room_only_its_bytes_count(
+    story: Story, cache_dir: Path
+) -> None:
+    written = every_kind(story).end()
+    journal = written.files[FIRST]
+    begin, end = frame_spans(journal)[-1]
+    for length in range(begin + 4, end, 7):
+        torn = journal[:length]
+        life = recover(cache_dir / "torn", written.files | {FIRST: torn + bytes(8192)})
+        assert life.contents == written.states[-2]
+        assert (life.set_aside, life.torn_bytes) == ([], len(torn.rstrip(b"\0")) - begin)
+        go_on(life).crash()
+
+
+def test_pages_of_a_synced_frame_that_are_zero_are_damage_where_it_shows(
+    story: Story, cache_dir: Path
+) -> None:
+    """A frame behind them says that they were synced: room is only what nothing lies behind."""
+    written = story.put(b"a").put(b"b").sync().put(b"c").end()
+    journal = written.files[FIRST]
+    begin, end = frame_spans(journal)[1]
+    lost = journal[:begin] + bytes(end - begin) + journal[end:] + bytes(8192)
+    life = recover(cache_dir / "lost", written.files | {FIRST: lost})
+    assert life.contents == written.states[1]
+    assert [_name(aside.file) for aside in life.set_aside] == [FIRST]
+    assert kept_bytes(cache_dir / "lost", FIRST) == lost

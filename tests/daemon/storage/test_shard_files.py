@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autoloadd_daemon.errors import StorageError
+from autoloadd_daemon.storage import journal
 from autoloadd_daemon.storage.journal import journal_name
-from autoloadd_daemon.storage.records import parse_frame, parse_journal_header
+from autoloadd_daemon.storage.records import HEADER_BYTES, parse_frame, parse_journal_header
 
 from ..harness import Contents, Item, Life, RecordingFiles, files_in
 
@@ -257,3 +258,122 @@ def test_descriptors_are_given_back(directory: Path) -> None:
         del life
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+ROOM_BYTES = 8192
+
+
+@pytest.fixture
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals get room from their first sync on, not from the 32nd KiB on."""
+    monkeypatch.setattr(journal, "room_bytes", lambda _end: ROOM_BYTES)
+
+
+def test_a_quarter_of_a_journal_that_is_long_is_room() -> None:
+    assert journal.room_bytes(HEADER_BYTES) == journal.room_bytes(32_767) == 0
+    assert journal.room_bytes(32_768) == 8192
+    assert journal.room_bytes(100_000) == 24_576
+    assert journal.room_bytes(1 << 30) == 1 << 20
+
+
+@pytest.mark.usefixtures("roomy")
+def test_room_is_made_before_the_sync_and_written_over(directory: Path) -> None:
+    files = RecordingFiles()
+    life = Life(directory, files)
+    life.put({b"a": A})
+    files.log.clear()
+    life.disk.sync(makes_room=True)
+    assert files.operations(on="journal") == [f"overwrite {FIRST}", f"sync {FIRST}"]
+    end = life.disk.end
+    data = (directory / FIRST).read_bytes()
+    assert data[end:] == bytes(ROOM_BYTES)
+    assert life.disk.journal_bytes == end
+    assert life.disk.disk_bytes == end + ROOM_BYTES
+    life.put({b"b": B})
+    files.log.clear()
+    life.disk.sync(makes_room=True)
+    assert files.operations(on="journal") == [f"sync {FIRST}"], "there is enough room"
+    grown = (directory / FIRST).read_bytes()
+    assert grown[:end] == data[:end]
+    assert len(grown) == len(data)
+    life.crash()
+    assert Life(directory).contents == {b"a": A, b"b": B}
+
+
+@pytest.mark.usefixtures("roomy")
+def test_room_that_is_half_used_is_made_anew_behind_it(directory: Path) -> None:
+    life = Life(directory)
+    life.put({b"a": A})
+    life.disk.sync(makes_room=True)
+    first_end = life.disk.disk_bytes
+    life.put({b"big": Item(bytes(ROOM_BYTES * 3 // 4))})
+    life.disk.sync(makes_room=True)
+    assert life.disk.disk_bytes == first_end + ROOM_BYTES == (directory / FIRST).stat().st_size
+    life.put({b"bigger": Item(bytes(ROOM_BYTES * 2))})
+    life.disk.sync(makes_room=True)
+    assert life.disk.disk_bytes == life.disk.end + ROOM_BYTES == (directory / FIRST).stat().st_size
+    contents = life.contents
+    life.crash()
+    assert Life(directory).contents == contents
+
+
+@pytest.mark.usefixtures("roomy")
+def test_a_sync_that_others_write_beside_makes_no_room(directory: Path) -> None:
+    """What is appended meanwhile would be written over."""
+    life = Life(directory)
+    life.put({b"a": A})
+    life.sync()
+    assert (directory / FIRST).stat().st_size == life.disk.end == life.disk.disk_bytes
+
+
+@pytest.mark.usefixtures("roomy")
+def test_room_goes_with_what_is_taken_back_and_at_the_end(directory: Path) -> None:
+    files = RecordingFiles()
+    life = Life(directory, files)
+    life.put({b"a": A})
+    life.disk.sync(makes_room=True)
+    files.fail_next = "append"
+    with pytest.raises(StorageError):
+        life.put({b"b": B})
+    assert (directory / FIRST).stat().st_size == life.disk.end == life.disk.disk_bytes
+    life.put({b"c": C})
+    life.disk.sync(makes_room=True)
+    life.disk.rotate()
+    life.disk.sync(makes_room=True)
+    assert (directory / FIRST).stat().st_size == life.disk.disk_bytes == life.disk.journal_bytes
+    life.put({b"d": D})
+    life.disk.sync(makes_room=True)
+    life.crash()
+    assert Life(directory).contents == {b"a": A, b"c": C, b"d": D}
+
+
+@pytest.mark.usefixtures("roomy")
+def test_where_room_cannot_be_given_back_nothing_is_lost(directory: Path) -> None:
+    files = RecordingFiles()
+    life = Life(directory, files)
+    life.put({b"a": A})
+    life.disk.sync(makes_room=True)
+    life.disk.rotate()
+    files.fail_next = "truncate"
+    life.disk.sync()
+    assert files.failed == [("truncate", FIRST)]
+    life.put({b"b": B})
+    life.crash()
+    again = Life(directory)
+    assert again.contents == {b"a": A, b"b": B}
+    assert (again.set_aside, again.torn_bytes) == ([], 0)
+
+
+@pytest.mark.usefixtures("roomy")
+def test_where_there_is_no_place_for_room_the_sync_goes_on_without(directory: Path) -> None:
+    files = RecordingFiles()
+    life = Life(directory, files)
+    life.put({b"a": A})
+    files.fail_next = "overwrite"
+    life.disk.sync(makes_room=True)
+    assert life.disk.synced == life.disk.end
+    life.put({b"b": B})
+    files.log.clear()
+    life.disk.sync(makes_room=True)
+    assert files.operations(on="journal") == [f"sync {FIRST}"], "not tried again"
+    assert life.disk.failure is None

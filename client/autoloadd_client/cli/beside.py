@@ -1,0 +1,90 @@
+"""Writing a file so that its name stands for the old bytes or for all of the new ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from .conventions import TERMINATED, UsageError
+from .descriptors import write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+BATCH_BYTES = 1024 * 1024
+
+_MODE = 0o600
+
+
+def write_beside(path: str, parts: Iterable[bytes]) -> int:
+    """Write a file beside `path`, sync it, give it the name; return its bytes.
+
+    A link stays, and what it points to is replaced. Until the end nothing is changed, and what is
+    left half-way is removed, also on SIGTERM and SIGHUP. Raises UsageError for what the system
+    refuses, and whatever `parts` raise.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end_cleanly)
+    target = os.path.realpath(path)
+    temporary = f"{target}.tmp-{os.urandom(6).hex()}"
+    try:
+        _check_replaceable(path)
+        written = _write_synced(temporary, parts)
+        os.rename(temporary, target)
+        _sync_directory(os.path.dirname(target))
+    except OSError as exc:
+        raise UsageError(f"{path}: {exc.strerror}; nothing was written") from exc
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
+    return written
+
+
+def write_batches(descriptor: int, parts: Iterable[bytes]) -> int:
+    """Write parts, some at a time; return how many bytes there were. Raises OSError."""
+    batch: list[bytes] = []
+    waiting = written = 0
+    for part in parts:
+        batch.append(part)
+        waiting += len(part)
+        if waiting >= BATCH_BYTES:
+            write_all(descriptor, b"".join(batch))
+            written += waiting
+            batch, waiting = [], 0
+    write_all(descriptor, b"".join(batch))
+    return written + waiting
+
+
+def _end_cleanly(_number: int, _frame: object) -> NoReturn:
+    # Python's own answer to these signals would leave the temporary file behind.
+    sys.exit(TERMINATED)
+
+
+def _check_replaceable(path: str) -> None:
+    """Refuse what is no regular file: a rename would put one in the place of a device."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UsageError(f"{path} is there and is no regular file; - writes to stdout")
+
+
+def _write_synced(temporary: str, parts: Iterable[bytes]) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, _MODE)
+    try:
+        written = write_batches(descriptor, parts)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return written
+
+
+def _sync_directory(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
