@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _socket
 import os
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from autoloadd_client.cli import quick
+from autoloadd_client.peer import peer_uid
 from autoloadd_protocol.errors import FrameError, RendezvousError
 from autoloadd_protocol.framing import encode_frame
 from autoloadd_protocol.limits import BLOB_BYTES, FRAME_BYTES
@@ -145,6 +148,14 @@ def test_a_system_that_does_not_tell_who_it_is(
 ) -> None:
     monkeypatch.setattr(quick, "peer_uid", lambda _socket: None)
     assert ask(serve(answering(found(b"blob")))) == b"blob"
+
+
+def test_such_a_system_is_told_by_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert peer_uid(ours) == os.getuid()
+        monkeypatch.delattr(_socket, "SO_PEERCRED")
+        assert peer_uid(ours) is None
 
 
 def test_a_directory_that_others_can_reach(run_directory: Path) -> None:

@@ -7,6 +7,7 @@ notices survives, and is a gap in the tests.
 from __future__ import annotations
 
 from .mutation import Mutation
+from .mutations_at_a_start import START_MUTATIONS
 from .mutations_in_files import FILE_MUTATIONS
 from .mutations_in_leases import LEASE_MUTATIONS
 from .mutations_in_puts import PUT_MUTATIONS
@@ -52,6 +53,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("tests/daemon/test_plain_gets.py",),
     ),
     *LEASE_MUTATIONS,
+    *START_MUTATIONS,
     # One daemon, one user
     Mutation(
         "directory not locked",
@@ -84,7 +86,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "client talks to any user's server",
         f"{_CLIENT}/reaching.py",
-        "    if uid != os.geteuid():\n",
+        "    if uid not in (None, os.geteuid()):\n",
         "    if False:\n",
         (CONNECTION, "tests/client/test_unreachable.py", ACCESS),
     ),

@@ -116,8 +116,8 @@ PUT_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "gathers while a shard is dropped",
         f"{_DAEMON}/writer.py",
-        "        self.is_gathering = False\n        if self.not_before_ns",
-        "        if self.not_before_ns",
+        "        self.is_gathering = False\n        if self._catalog",
+        "        if self._catalog",
         (GATHERING,),
     ),
     # Room

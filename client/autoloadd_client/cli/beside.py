@@ -9,8 +9,9 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from .conventions import TERMINATED, UsageError
+from .conventions import UsageError
 from .descriptors import write_all
+from .statuses import TERMINATED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,8 @@ def get_by_library(
 ) -> tuple[bytes | None, tuple[int, str] | None]:
     """Return an entry's blob, None when it is absent or stale; and what failed, or None.
 
-    A failure is an exit code, and what the user reads.
+    A failure is an exit code, and what the user reads. Raises ValueError for such a producer as
+    cannot be.
     """
     cache = Cache(
         producer, socket_path=socket, binary_mtime_ns=binary_mtime_ns, timeout=READ_SECONDS

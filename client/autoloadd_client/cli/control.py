@@ -10,8 +10,9 @@ from autoloadd_client.errors import CacheError
 from autoloadd_protocol import __version__
 from autoloadd_protocol.producer import producer_from_map
 
-from .conventions import FOUND, WRITE_SECONDS
+from .conventions import WRITE_SECONDS
 from .parser import add_command
+from .statuses import FOUND
 from .text import (
     format_ago,
     format_count,

@@ -1,19 +1,10 @@
-"""What every command keeps to: exit codes, deadlines, and the words for what went wrong."""
+"""What every command keeps to: deadlines, and the words for what went wrong."""
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing's own costs 10 ms
-if TYPE_CHECKING:
-    from autoloadd_client.errors import CacheError
+from autoloadd_client.errors import CacheError, DeadlineError, RefusedError, SwitchedOffError
 
-FOUND = 0
-MISS = 1
-USAGE = 2
-UNREACHABLE = 3
-REFUSED = 4
-INTERRUPTED = 130
-BROKEN_PIPE = 141
-TERMINATED = 143
+from .statuses import MISS, REFUSED, UNREACHABLE
 
 PROGRAM = "autoloadctl"
 
@@ -41,13 +32,6 @@ class FailedError(Exception):
 
 def describe_failure(error: CacheError) -> tuple[int, str]:
     """Return the exit code for an error of the client library, and what the user reads."""
-    # A get that finds what it wants does without them.
-    from autoloadd_client.errors import (  # noqa: PLC0415
-        DeadlineError,
-        RefusedError,
-        SwitchedOffError,
-    )
-
     if isinstance(error, RefusedError):
         return REFUSED, refusal_message(error.code, error.message)
     if isinstance(error, DeadlineError):

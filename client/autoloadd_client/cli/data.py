@@ -10,15 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from autoloadd_protocol.limits import BLOB_BYTES
 
 from .context import check_name, check_names, open_stdin, read_fingerprint
-from .conventions import (
-    FOUND,
-    MISS,
-    REFUSED,
-    WRITE_SECONDS,
-    FailedError,
-    UsageError,
-)
+from .conventions import WRITE_SECONDS, FailedError, UsageError
 from .parser import add_command, add_fingerprint, add_sync
+from .statuses import FOUND, MISS, REFUSED
 from .text import format_count, format_size, make_printable
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from autoloadd_client.zshrs.writing import EntryToWrite, encode_shard_file
 from autoloadd_protocol.portable import PortableHeader, encode_portable
 
 from .beside import write_batches, write_beside
-from .conventions import FOUND, MISS, REFUSED, FailedError, UsageError
+from .conventions import FailedError, UsageError
 from .descriptors import STDOUT
+from .statuses import FOUND, MISS, REFUSED
 from .text import Progress, format_count, format_duration, format_size
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import sys
 
-from autoloadd_client.identity import read_producer
 from autoloadd_protocol.errors import FrameError, RendezvousError
 from autoloadd_protocol.limits import NAME_BYTES
+from autoloadd_protocol.producer import parse_producer
 
-from .conventions import BROKEN_PIPE, FOUND, INTERRUPTED, MISS, USAGE, error_line
 from .descriptors import STDERR, STDOUT, write_all
 from .quick import ask
+from .statuses import BROKEN_PIPE, FOUND, INTERRUPTED, MISS, USAGE
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -64,7 +64,10 @@ def _get(producer: Producer, name: str, socket: str | None, mtime: int | None) -
         # With the library: once more, and with words for what is wrong.
         from .by_library import get_by_library  # noqa: PLC0415
 
-        blob, failure = get_by_library(producer, name, socket, mtime)
+        try:
+            blob, failure = get_by_library(producer, name, socket, mtime)
+        except ValueError:
+            return None  # of a producer that cannot be: the full path says so
         if failure is not None:
             return _tell(*failure)
     return _deliver(blob)
@@ -83,6 +86,8 @@ def _deliver(blob: bytes | None) -> int:
 
 
 def _tell(status: int, message: str) -> int:
+    from .conventions import error_line  # noqa: PLC0415  not for what is found or missed
+
     try:
         write_all(STDERR, os.fsencode(error_line(message)))
     except OSError:
@@ -128,7 +133,7 @@ def _find_producer(options: dict[str, str]) -> Producer | None:
     if not text or ("--binary" in options and "--mtime" in options):
         return None
     try:
-        return read_producer(text)
+        return parse_producer(text)
     except ValueError:
         return None
 

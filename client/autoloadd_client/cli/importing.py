@@ -20,7 +20,8 @@ from autoloadd_protocol.portable import MAGIC, read_portable
 from autoloadd_protocol.producer import Producer
 
 from .context import open_stdin
-from .conventions import FOUND, UsageError
+from .conventions import UsageError
+from .statuses import FOUND
 from .text import (
     Progress,
     format_count,

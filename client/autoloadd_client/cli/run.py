@@ -12,16 +12,9 @@ from autoloadd_client.shells.errors import ShellError
 
 from . import control, data, exchange, shard, verify, warming
 from .context import Context
-from .conventions import (
-    BROKEN_PIPE,
-    INTERRUPTED,
-    USAGE,
-    FailedError,
-    UsageError,
-    describe_failure,
-    error_line,
-)
+from .conventions import FailedError, UsageError, describe_failure, error_line
 from .parser import build_parser, default_options
+from .statuses import BROKEN_PIPE, INTERRUPTED, USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .conventions import FOUND, WRITE_SECONDS
+from .conventions import WRITE_SECONDS
 from .parser import add_command, add_sync
+from .statuses import FOUND
 from .text import format_count, format_size, format_table
 
 if TYPE_CHECKING:

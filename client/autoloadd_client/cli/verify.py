@@ -10,8 +10,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from .conventions import REFUSED, FailedError
+from .conventions import FailedError
 from .parser import add_command
+from .statuses import REFUSED
 
 if TYPE_CHECKING:
     from .context import Context

@@ -13,7 +13,8 @@ from autoloadd_client.entry import Entry
 from autoloadd_client.shells.zsh import LeftOut, find_functions, find_zsh
 from autoloadd_client.shells.zsh_compile import compile_functions
 
-from .conventions import FOUND, MISS, TERMINATED, UsageError
+from .conventions import UsageError
+from .statuses import FOUND, MISS, TERMINATED
 from .text import Progress, format_count, format_duration, format_size, make_printable
 
 if TYPE_CHECKING:

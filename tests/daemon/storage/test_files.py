@@ -56,28 +56,33 @@ def test_a_full_pipe_is_an_error_with_a_part_written() -> None:
 
 def test_short_writes_are_gone_on_with(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.writev
-    real_pwrite = os.pwrite
 
     def writev(descriptor: int, parts: list[memoryview]) -> int:
         return real(descriptor, [parts[0][:3]])
 
     monkeypatch.setattr(os, "writev", writev)
-    monkeypatch.setattr(
-        os, "pwrite", lambda file, data, offset: real_pwrite(file, data[:2], offset)
-    )
     descriptor = FILES.create_for_image(path)
     FILES.append(descriptor, [b"abcdefgh", b"ij", b"klm"])
-    FILES.overwrite(descriptor, b"ABCDE", 2)
     FILES.close(descriptor)
-    assert FILES.read(path) == b"abABCDEhijklm"
+    assert FILES.read(path) == b"abcdefghijklm"
 
 
-def test_an_image_file_is_a_new_one_and_its_head_comes_last(path: str) -> None:
-    descriptor = FILES.create_for_image(path)
-    FILES.append(descriptor, [b"....body"])
-    FILES.overwrite(descriptor, b"head", 0)
+def test_what_is_written_over_leaves_appends_where_they_were(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: real(file, data[:2], offset))
+    descriptor = FILES.create(path)
+    FILES.append(descriptor, [b"abcdef"])
+    FILES.overwrite(descriptor, b"BCD", 1)
+    FILES.overwrite(descriptor, b"----", 6)
+    FILES.append(descriptor, [b"gh"])
     FILES.close(descriptor)
-    assert FILES.read(path) == b"headbody"
+    assert FILES.read(path) == b"aBCDefgh--"
+
+
+def test_an_image_file_is_a_new_one(path: str) -> None:
+    FILES.close(FILES.create_for_image(path))
     with pytest.raises(FileExistsError):
         FILES.create_for_image(path)
 

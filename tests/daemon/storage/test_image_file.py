@@ -145,6 +145,19 @@ def test_whatever_the_table_says_no_answer_is_wrong(
         assert found(image, name) in (found(good, name), None)
 
 
+def test_a_slot_that_spans_what_no_blob_has(cache_dir: Path) -> None:
+    half = Item(bytes(BLOB_BYTES * 3 // 4))
+    header = make(cache_dir, {b"a": half, b"b": half}).header
+    path = cache_dir / IMAGE_NAME
+    data = bytearray(path.read_bytes())
+    for at in range(HEADER_BYTES, header.order_at, SLOT_BYTES):
+        name, mtime, start, _end = SLOT.unpack_from(data, at)
+        if name == b"a":
+            SLOT.pack_into(data, at, name, mtime, start, header.total_bytes)
+    path.write_bytes(data)
+    assert opened(cache_dir).look_up(b"a") is None
+
+
 def test_a_table_without_a_free_slot_has_an_end(cache_dir: Path) -> None:
     make(cache_dir, ITEMS)
     path = cache_dir / IMAGE_NAME
