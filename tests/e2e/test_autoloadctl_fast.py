@@ -77,6 +77,7 @@ def test_a_producer_that_cannot_be_is_told_in_the_same_words(ctl: Ctl, daemon: D
     version = "5" * (PRODUCER_TEXT_BYTES + 1)
     told = both_ways(ctl, "name", "--producer", f"zsh/{version}/8")
     assert (told.returncode, told.stdout) == (2, b"")
+    assert b"no such producer can be: producer_version_bytes: 129 is more than 128" in told.stderr
 
 
 def test_the_fast_path_loads_almost_nothing(daemon: Daemon, ctl: Ctl, run_directory: Path) -> None:
