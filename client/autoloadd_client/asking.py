@@ -52,12 +52,12 @@ class Asker:
         self._binary_mtime_ns = binary_mtime_ns
         self._freshness = encode_freshness(binary_mtime_ns)
 
-    def get(self, name: str, *, fingerprint: bytes | None = None) -> bytes | None:
+    def get(self, name: str, fingerprint: bytes | None = None) -> bytes | None:
         """Return an entry's blob; None when it is absent or stale."""
         answer, span = self._ask(name, fingerprint)
         return None if span is None else answer[span[0] : span[1]]
 
-    def get_view(self, name: str, *, fingerprint: bytes | None = None) -> memoryview | None:
+    def get_view(self, name: str, fingerprint: bytes | None = None) -> memoryview | None:
         """Return an entry's blob as it lies in the answer; None when it is absent or stale."""
         answer, span = self._ask(name, fingerprint)
         return None if span is None else memoryview(answer)[span[0] : span[1]]

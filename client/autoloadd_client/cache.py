@@ -90,20 +90,20 @@ class Cache(Control):
             self._get, self._get_view = self._shared.make_readers(self._get, self._get_view)
             self._shorten()
 
-    def get(self, name: str, *, fingerprint: bytes | None = None) -> bytes | None:
+    def get(self, name: str, fingerprint: bytes | None = None) -> bytes | None:
         """Return an entry's blob; None when it is absent or stale.
 
         With a fingerprint, an entry that was stored with another one, or without one, is stale.
         """
-        return self._get(name, fingerprint=fingerprint)
+        return self._get(name, fingerprint)
 
-    def get_view(self, name: str, *, fingerprint: bytes | None = None) -> memoryview | None:
+    def get_view(self, name: str, fingerprint: bytes | None = None) -> memoryview | None:
         """Return what `get` returns as a read-only memoryview: out of shared memory, not copied.
 
         It never changes and stays good while you hold it, also after `close` and the daemon's end.
         But it holds on to all the memory that it lies in, a whole image: keep `bytes(view)`.
         """
-        return self._get_view(name, fingerprint=fingerprint)
+        return self._get_view(name, fingerprint)
 
     def get_entry(self, name: str, *, fingerprint: bytes | None = None) -> Entry | None:
         """Return a blob with its fingerprint and times; None when it is absent or stale."""

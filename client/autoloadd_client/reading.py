@@ -26,18 +26,19 @@ if TYPE_CHECKING:
     class Read(Protocol[Found_co]):
         """How `Cache.get` is called."""
 
-        def __call__(self, name: str, *, fingerprint: bytes | None = None) -> Found_co | None: ...
+        def __call__(self, name: str, fingerprint: bytes | None = None) -> Found_co | None: ...
 
     Tools: TypeAlias = tuple[
         Callable[[], int],  # until when the page may be trusted (ns); 0: not at all
         Callable[[bytes], int],  # crc32
-        Callable[[Any, int], tuple[bytes, int, int, int]],  # a slot: name, mtime, start, end
         int,  # mask of a bucket
         int,  # bytes from a slot to the next
         int,  # the longest name that stands in a slot, in bytes
     ]
-    Lookup: TypeAlias = tuple[Sequence[int], int, int, Any, Tools]
-    """Each bucket's last change, the image's generation, the mask of a slot's place in bytes, the
+    Unpack: TypeAlias = Callable[[Any, int], tuple[bytes, int, int]]
+    Lookup: TypeAlias = tuple[Sequence[int], int, int, Unpack, Any, Tools]
+    """Each bucket's last change, the image's generation, the mask of a slot's place in bytes, what
+    gives the slot there as (name, start of the blob or 0: none, or -1: stale, end of the blob), the
     image (a slice of it is what is returned), and what is the same for all images but the first."""
 
 _ATTACH_AFTER = 16
@@ -60,45 +61,43 @@ def _never() -> int:
     return 0
 
 
-NOTHING: Lookup = (b"\1" * 4096, 0, 0, b"", (_never, len, lambda *_: (b"", 0, 0, 0), 0, 0, 0))
+NOTHING: Lookup = (b"\1" * 4096, 0, 0, lambda *_: (b"", 0, 0), b"", (_never, len, 0, 0, 0))
 """Attached to nothing: every bucket changed after the image."""
 
 
-def make_reader(
-    ask: Read[Found], binary_mtime_ns: int | None
-) -> tuple[Read[Found], Callable[[Lookup], None]]:
+def make_reader(ask: Read[Found]) -> tuple[Read[Found], Callable[[Lookup], None]]:
     """Return (read, use): a get that looks names up in what `use` was told last, or else asks.
 
     It asks whenever there is doubt; also what is no name, and so is refused. `use` may be called at
     any time by any thread: a get that has begun ends with what it has.
     """
-    # A closure: attributes of an object would cost a third more.
-    oldest = -(2**63) if binary_mtime_ns is None else binary_mtime_ns
+    # A closure: attributes of an object would cost a third more. And the fingerprint is no
+    # keyword-only parameter, as options are elsewhere: calling it would cost 25 ns of 600 more.
     now, lookup, trusted_until = monotonic_ns, NOTHING, 0
-    _, crc32, unpack, bucket_mask, step, longest = NOTHING[-1]
+    _, crc32, bucket_mask, step, longest = NOTHING[-1]
 
-    def read(name: str, *, fingerprint: bytes | None = None) -> Found | None:
+    def read(name: str, fingerprint: bytes | None = None) -> Found | None:
         if fingerprint is not None or (now() >= trusted_until and not renew_trust()):
-            return ask(name, fingerprint=fingerprint)
+            return ask(name, fingerprint)
         try:
             key = name.encode()
         except (AttributeError, UnicodeEncodeError):
             return ask(name)
         # After the lease: a page that died in between has all its buckets at the top. And at once:
         # another thread may put something else there between any two steps.
-        buckets, generation, mask, image, _ = lookup
+        buckets, generation, mask, unpack, image, _ = lookup
         checksum = crc32(key)
         if buckets[checksum & bucket_mask] > generation:
             return ask(name)
         at = checksum & mask
-        stored, mtime, start, end = unpack(image, at)
+        stored, start, end = unpack(image, at)
         while stored != key:
             if not start:
                 # An empty slot ends the search. A longer name would stand in another form.
                 return None if len(key) <= longest else ask(name)
             at = (at + step) & mask
-            stored, mtime, start, end = unpack(image, at)
-        if mtime >= oldest and start:
+            stored, start, end = unpack(image, at)
+        if start > 0:
             found: Found = image[start:end]
             return found
         # An empty name equals an empty slot.
@@ -112,10 +111,10 @@ def make_reader(
         return now() < trusted_until
 
     def use(found: Lookup) -> None:
-        nonlocal lookup, crc32, unpack, bucket_mask, step, longest
+        nonlocal lookup, crc32, bucket_mask, step, longest
         if found is not NOTHING:
             # Not imported before there is an image: zlib alone costs a shell's one get 0.3 ms.
-            _, crc32, unpack, bucket_mask, step, longest = found[-1]
+            _, crc32, bucket_mask, step, longest = found[-1]
         lookup = found
 
     return read, use
@@ -150,8 +149,8 @@ class SharedReads:
         self, get: Read[bytes], get_view: Read[memoryview]
     ) -> tuple[Read[bytes], Read[memoryview]]:
         """Return what answers as these two do, out of shared memory where that is right."""
-        read, self._use = make_reader(get, self._binary_mtime_ns)
-        read_view, self._use_view = make_reader(get_view, self._binary_mtime_ns)
+        read, self._use = make_reader(get)
+        read_view, self._use_view = make_reader(get_view)
         return read, read_view
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes] | None:
@@ -160,7 +159,7 @@ class SharedReads:
         All as they were at one time, as in the daemon's own answer: that of the first look. What is
         not doubtful later has not changed since; a reader of its own keeps to one image.
         """
-        read, use = make_reader(_doubt, self._binary_mtime_ns)
+        read, use = make_reader(_doubt)
         use(self._lookup)
         try:
             return {name: blob for name in names if (blob := read(name)) is not None}
@@ -238,7 +237,7 @@ class SharedReads:
         life = connection.life
         connection.on_close = self.detach
         try:
-            attachment = attach(self, connection, deadline)
+            attachment = attach(self, connection, self._binary_mtime_ns, deadline)
         except RefusedError as exc:
             # An older daemon never will; a busy one, or one without an image yet, may soon.
             soon = exc.code in ("busy", "shutting_down")
@@ -256,7 +255,7 @@ class DoubtError(Exception):
     """Only the daemon knows. Never leaves this module."""
 
 
-def _doubt(name: str, *, fingerprint: bytes | None = None) -> bytes | None:
+def _doubt(name: str, fingerprint: bytes | None = None) -> bytes | None:
     raise DoubtError
 
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .connection import Connection
-    from .reading import Lookup, SharedReads
+    from .reading import Lookup, SharedReads, Unpack
 
 _F_GET_SEALS = 1034
 _SEAL_SEAL, _SEAL_SHRINK, _SEAL_GROW, _SEAL_WRITE, _SEAL_FUTURE_WRITE = 1, 2, 4, 8, 16
@@ -61,6 +61,10 @@ _PAGE_SEALS = _SEAL_SEAL | _SEAL_SHRINK | _SEAL_GROW | _SEAL_FUTURE_WRITE
 
 _UNPACK_SLOT = Struct(f"<{HEADER_BYTES}x{SLOT.format[1:]}").unpack_from
 """A slot by its place in the table. Skipping the header is free here, an addition is not."""
+
+_UNPACK_FRESH: Unpack = Struct(f"<{HEADER_BYTES}x{SLOT.format[1:].replace('q', '8x')}").unpack_from
+"""The same without the time, which need not be read where every entry of the image is fresh: that
+saves 45 ns of 630. Where one is not, comparing costs 100."""
 
 _attached: WeakSet[SharedReads] = WeakSet()
 
@@ -74,7 +78,9 @@ def _detach_in_child() -> None:
 os.register_at_fork(after_in_child=_detach_in_child)
 
 
-def attach(reads: SharedReads, connection: Connection, deadline: float) -> Attachment:
+def attach(
+    reads: SharedReads, connection: Connection, binary_mtime_ns: int | None, deadline: float
+) -> Attachment:
     """Ask for the newest image of the connection's shard, and map it. Raises CacheError.
 
     `reads` lets go of it if this process forks.
@@ -86,7 +92,7 @@ def attach(reads: SharedReads, connection: Connection, deadline: float) -> Attac
     try:
         image, page = map_descriptors(descriptors)
         result = require_map(decode_result(connection, answer, deadline))
-        attachment = Attachment(image, page, epoch=result["epoch"])
+        attachment = Attachment(image, page, epoch=result["epoch"], binary_mtime_ns=binary_mtime_ns)
     except (ImageError, PageError, KeyError, OSError) as exc:
         raise ForgedError(f"the daemon shares what cannot be used: {exc}") from exc
     _attached.add(reads)
@@ -105,6 +111,7 @@ class Attachment:
         page: mmap.mmap,
         *,
         epoch: int,
+        binary_mtime_ns: int | None,
     ) -> None:
         header = parse_header(image[:HEADER_BYTES])
         if header.total_bytes != len(image) or header.epoch != epoch:
@@ -113,6 +120,9 @@ class Attachment:
         check_page(self._words, epoch=epoch)
         self.generation = header.generation
         self._mask = (header.slots - 1) * SLOT_BYTES
+        self._unpack: Unpack = _UNPACK_FRESH
+        if binary_mtime_ns is not None and header.oldest_mtime_ns < binary_mtime_ns:
+            self._unpack = partial(_unpack_compared, binary_mtime_ns)
         self.lookup = self._make_lookup(image)
         self.view_lookup = self._make_lookup(memoryview(image))
 
@@ -123,8 +133,14 @@ class Attachment:
 
     def _make_lookup(self, image: mmap.mmap | memoryview) -> Lookup:
         trust = partial(_trusted_until, self._words)
-        tools = trust, crc32, _UNPACK_SLOT, BUCKET_MASK, SLOT_BYTES, SLOT_NAME_BYTES
-        return self._words[BUCKETS_AT:], self.generation, self._mask, image, tools
+        tools = trust, crc32, BUCKET_MASK, SLOT_BYTES, SLOT_NAME_BYTES
+        buckets = self._words[BUCKETS_AT:]
+        return buckets, self.generation, self._mask, self._unpack, image, tools
+
+
+def _unpack_compared(oldest: int, image: mmap.mmap | memoryview, at: int) -> tuple[bytes, int, int]:
+    stored, mtime, start, end = _UNPACK_SLOT(image, at)
+    return stored, -1 if start and mtime < oldest else start, end
 
 
 def _trusted_until(words: memoryview) -> int:

@@ -308,7 +308,7 @@ class Session:
 
     def _read(self, message: Request | Notification, request_id: int | None) -> None:
         if request_id is None:
-            raise RequestError(BAD_REQUEST, f"{message.method!r} is no notification")
+            raise RequestError(BAD_REQUEST, f"{message.method!r:.80} is no notification")
         read = READS.get(message.method)
         if read is None:
             self._read_or_wait(message, request_id)
@@ -322,7 +322,7 @@ class Session:
     def _read_or_wait(self, message: Request | Notification, request_id: int) -> None:
         wait = WAITS.get(message.method)
         if wait is None:
-            raise RequestError(UNKNOWN_METHOD, f"there is no method {message.method!r}")
+            raise RequestError(UNKNOWN_METHOD, f"there is no method {message.method!r:.80}")
 
         def done(parts: list[bytes | memoryview]) -> None:
             self._pending_writes -= 1

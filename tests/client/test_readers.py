@@ -45,11 +45,11 @@ ITEMS = st.dictionaries(
 )
 
 
-def ask(name: str, *, fingerprint: bytes | None = None) -> bytes | None:
+def ask(name: str, fingerprint: bytes | None = None) -> bytes | None:
     return ASKED
 
 
-def mapped(items: dict[bytes, Item]) -> tuple[Image, Attachment, Page]:
+def mapped(items: dict[bytes, Item], oldest: int | None = None) -> tuple[Image, Attachment, Page]:
     """Return an image, as the daemon looks names up in it and as a client does, with its page."""
     data = make_image(items)
     header = parse_header(data)
@@ -58,12 +58,12 @@ def mapped(items: dict[bytes, Item]) -> tuple[Image, Attachment, Page]:
     words = memoryview(page).cast("Q")
     shown = Page(words, epoch=header.epoch, image_generation=header.generation)
     shown.beat(time.monotonic_ns())
-    return Image(data), Attachment(image, page, epoch=header.epoch), shown
+    return Image(data), Attachment(image, page, epoch=header.epoch, binary_mtime_ns=oldest), shown
 
 
-def reader_of(lookup: Lookup, binary_mtime_ns: int | None = None) -> Read[bytes]:
+def reader_of(lookup: Lookup) -> Read[bytes]:
     read: Read[bytes]
-    read, use = make_reader(ask, binary_mtime_ns)
+    read, use = make_reader(ask)
     use(lookup)
     return read
 
@@ -72,9 +72,9 @@ def reader_of(lookup: Lookup, binary_mtime_ns: int | None = None) -> Read[bytes]
 def test_a_client_finds_what_the_daemon_finds(
     items: dict[str, Item], others: list[str], oldest: int | None
 ) -> None:
-    image, attachment, _ = mapped({name.encode(): item for name, item in items.items()})
-    read = reader_of(attachment.lookup, oldest)
-    read_view = reader_of(attachment.view_lookup, oldest)
+    image, attachment, _ = mapped({name.encode(): item for name, item in items.items()}, oldest)
+    read = reader_of(attachment.lookup)
+    read_view = reader_of(attachment.view_lookup)
     for name in (*items, *others):
         record = image.look_up(name.encode())
         wanted = None
@@ -101,7 +101,7 @@ def test_what_changed_after_the_image_is_asked(changed: list[str], generation: i
 
 
 def test_a_reader_of_nothing_asks() -> None:
-    read, use = make_reader(ask, None)
+    read, use = make_reader(ask)
     _, attachment, _ = mapped({b"a": Item(b"1")})
     assert read("a") is ASKED
     use(attachment.lookup)
@@ -150,7 +150,7 @@ def test_the_callables_look_like_the_methods(cache: Cache) -> None:
 
 def test_a_subclass_has_its_own(daemon: Daemon, cache: Cache) -> None:
     class Loud(Cache):
-        def get(self, name: str, *, fingerprint: bytes | None = None) -> bytes | None:
+        def get(self, name: str, fingerprint: bytes | None = None) -> bytes | None:
             blob = super().get(name, fingerprint=fingerprint)
             return None if blob is None else blob.upper()
 
@@ -180,7 +180,7 @@ def test_a_cache_that_nobody_has_is_gone_at_once(daemon: Daemon) -> None:
     cache = daemon.cache()
     cache.put("a", b"one")
     attach(cache)
-    image = weakref.ref(cache._shared._lookup[3])
+    image = weakref.ref(cache._shared._lookup[4])
     gone = weakref.ref(cache)
     cache.close()
     gc.disable()

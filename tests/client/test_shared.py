@@ -50,15 +50,15 @@ class Shared:
 
     def attachment(self) -> Attachment:
         image, page = map_descriptors(self.descriptors())
-        return Attachment(image, page, epoch=self.epoch)
+        return Attachment(image, page, epoch=self.epoch, binary_mtime_ns=None)
 
     def reader(self) -> Read[bytes]:
         """Return a get that returns DOUBT where it would ask."""
 
-        def ask(name: str, *, fingerprint: bytes | None = None) -> bytes | None:
+        def ask(name: str, fingerprint: bytes | None = None) -> bytes | None:
             return DOUBT
 
-        read, use = make_reader(ask, None)
+        read, use = make_reader(ask)
         use(self.attachment().lookup)
         return read
 

@@ -386,3 +386,9 @@ def test_nothing_of_a_refused_request_stays(engine: Engine, payload: bytes) -> N
         assert session() is None
     finally:
         gc.enable()
+
+
+def test_a_refusal_does_not_repeat_a_method_of_any_length(engine: Engine) -> None:
+    (_, message, _) = Talk(engine).call("n" * 5000).error or ("", "", None)
+    assert message.startswith("there is no method 'nnn")
+    assert len(message) < 120

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from autoloadd_protocol.limits import PRODUCER_TEXT_BYTES
+
 from .conftest import ctl_environment
 
 if TYPE_CHECKING:
@@ -69,6 +71,13 @@ def test_no_daemon_is_told_in_the_same_words(ctl: Ctl, run_directory: Path) -> N
     run_directory.chmod(0o711)
     assert b"of its own with mode 0700" in both_ways(ctl, "name", *PRODUCER).stderr
     assert both_ways(ctl, "name", *PRODUCER, "--socket", "/" + "x" * 200).returncode == 3
+
+
+def test_a_producer_that_cannot_be_is_told_in_the_same_words(ctl: Ctl, daemon: Daemon) -> None:
+    version = "5" * (PRODUCER_TEXT_BYTES + 1)
+    told = both_ways(ctl, "name", "--producer", f"zsh/{version}/8")
+    assert (told.returncode, told.stdout) == (2, b"")
+    assert b"no such producer can be: producer_version_bytes: 129 is more than 128" in told.stderr
 
 
 def test_the_fast_path_loads_almost_nothing(daemon: Daemon, ctl: Ctl, run_directory: Path) -> None:

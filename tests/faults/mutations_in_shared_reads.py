@@ -153,10 +153,17 @@ SHARED_READS_MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "stale entry served out of shared memory",
-        f"{_CLIENT}/reading.py",
-        "        if mtime >= oldest and start:\n",
-        "        if start:\n",
+        f"{_CLIENT}/shared.py",
+        "-1 if start and mtime < oldest else start",
+        "start",
         (READS,),
+    ),
+    Mutation(
+        "an image's entries taken for fresh where most are",
+        f"{_CLIENT}/shared.py",
+        "header.oldest_mtime_ns < binary_mtime_ns",
+        "header.newest_mtime_ns < binary_mtime_ns",
+        (READERS,),
     ),
     Mutation(
         "forked child reads what its parent mapped",
@@ -191,9 +198,8 @@ SHARED_READS_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "many gets ask for what is doubtful only: of two times",
         f"{_CLIENT}/reading.py",
-        "        read, use = make_reader(_doubt, self._binary_mtime_ns)\n"
-        "        use(self._lookup)\n",
-        "        read = getattr(self, '_read', make_reader(_doubt, None)[0])\n",
+        "        read, use = make_reader(_doubt)\n        use(self._lookup)\n",
+        "        read = getattr(self, '_read', make_reader(_doubt)[0])\n",
         (READERS,),
         also=(
             Change(

@@ -48,17 +48,21 @@ class Context:
     ) -> Cache:
         """Return the cache of the given producer, or of the one that the user means.
 
-        Raises UsageError where that is not clear, or the --binary is not there.
+        Raises UsageError where that is not clear or cannot be, or the --binary is not there.
         """
         timeout, bulk_timeout = self._timeouts
         self._producer = producer or self.find_producer()
-        return Cache(
-            self._producer,
-            socket_path=self.socket_path,
-            binary_mtime_ns=self._read_mtime() if binary_mtime_ns is None else binary_mtime_ns,
-            timeout=timeout,
-            bulk_timeout=bulk_timeout,
-        )
+        mtime_ns = self._read_mtime() if binary_mtime_ns is None else binary_mtime_ns
+        try:
+            return Cache(
+                self._producer,
+                socket_path=self.socket_path,
+                binary_mtime_ns=mtime_ns,
+                timeout=timeout,
+                bulk_timeout=bulk_timeout,
+            )
+        except ValueError as exc:
+            raise UsageError(f"no such producer can be: {exc}") from exc
 
     def say(self, line: str) -> None:
         """Write a line for people to stdout."""

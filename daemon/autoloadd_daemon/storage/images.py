@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
+from autoloadd_daemon.allocation import return_free_blocks
 from autoloadd_daemon.errors import DamageError, StorageError, storage_error
 from autoloadd_protocol.errors import ImageError
 from autoloadd_protocol.image import HEADER_BYTES, Image, ImageHeader
@@ -302,6 +303,9 @@ def _write_records(memory: Memory, layout: Layout, pace: Pace) -> int:
         memory.write(piece)
         pace.rest()
     layout.move_puts(memory.view())
+    if layout.total_bytes - layout.puts_at >= _COPY_BYTES:
+        # Now, not only at the end: the rest of the image takes the place of what they took.
+        return_free_blocks()
     memory.go_to(layout.records_at)
     checksum = 0
     for piece in layout.old_pieces():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 
 import pytest
@@ -21,7 +22,7 @@ def rests(pace: Pace, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     pace._may_work = min(pace._may_work, 1e-3)
     found: list[float] = []
     with monkeypatch.context() as patched:
-        patched.setattr(time, "sleep", found.append)
+        patched.setattr(select, "select", lambda *waits: found.append(waits[-1]))
         pace.rest()
         work(0.002)
         pace.rest()
@@ -46,7 +47,7 @@ def test_a_rest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_little_work_needs_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoloadd_daemon.storage.pace._FIRST_WORK_SECONDS", 3600)
     pace = Pace()
-    monkeypatch.setattr(time, "sleep", pytest.fail)
+    monkeypatch.setattr(select, "select", pytest.fail)
     pace.rest()
     work(0.002)
     pace.rest()
