@@ -969,30 +969,38 @@ _autoloadd_completion_of() {
 
 # ---- start-up, and compiled functions
 
-# Set $farm to the directory of links that zsh takes compiled functions for, if `autoloadctl publish
-# zsh` made it for this very fpath: its names are looked up before all others.
+# Set $others to fpath without what is ours, and $farm to where `autoloadctl publish zsh` laid out the
+# functions of this very fpath; to '' where it did not.
 _autoloadd_find_farm() {
-  local place said
+  local place file said
+  local -aU directories
+  farm=
   _autoloadd_place || return 1
-  farm=${place:h}/zsh-$ZSH_VERSION/farm
-  [[ -d $farm && -O $farm && -r ${farm:h}/fpath ]] || return 1
-  { said=$(<${farm:h}/fpath) } 2>/dev/null
-  local -aU directories=( ${(M)${fpath:#$farm}:#/*} )
-  [[ $said == ${(pj:\0:)directories} ]]
+  others=( ${fpath:#${place:h}/zsh-*/(farm|completions)} )
+  directories=( ${(M)others:#/*} )
+  for file in ${place:h}/zsh-$ZSH_VERSION-*/fpath(N); do
+    { said=$(<$file) } 2>/dev/null
+    [[ $said == ${(pj:\0:)directories} && -O $file ]] || continue
+    farm=${file:h}
+    break
+  done
 }
 
+# Put it first in fpath: its names are looked up before all others. $1: the parts to put there.
 _autoloadd_take_farm() {
-  local farm
-  if _autoloadd_find_farm; then
-    fpath=( $farm ${fpath:#$farm} )
-  elif [[ -n $farm ]]; then
-    fpath=( ${fpath:#$farm} )
+  if [[ -n $farm ]]; then
+    fpath=( $farm/$^@ $others )
+  elif (( $#others && $#others < $#fpath )); then
+    fpath=( $others )
   fi
 }
 
-# At the end of this file.
+# At the end of this file. compinit would look at each file of the completions, so they have time.
 _autoloadd_begin() {
-  _autoloadd_take_farm
+  local farm
+  local -a others
+  _autoloadd_find_farm
+  _autoloadd_take_farm farm
   [[ -o interactive ]] || return 0
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} _autoloadd_first_prompt )
 }
@@ -1000,21 +1008,26 @@ _autoloadd_begin() {
 # Before the first prompt, when fpath and the completions are what they will be. Fails where there is
 # nothing to evaluate.
 _autoloadd_wake() {
+  local farm
+  local -a others
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
   (( $#precmd_functions )) || unset precmd_functions
-  _autoloadd_take_farm
+  _autoloadd_find_farm
+  _autoloadd_take_farm farm completions
   _autoloadd_publish
   (( $+_comps )) && _autoloadd_load 2>/dev/null
 }
 
-# Have the functions published anew, by one shell at a time, where a directory of fpath changed: a
+# Have the functions of $others published anew, by one shell at a time, where one of them changed: a
 # changed file needs no haste, since zsh itself takes a newer source.
 _autoloadd_publish() {
-  local place farm directory
+  local place directory
   _autoloadd_is_there || return 0
-  if _autoloadd_find_farm; then
-    for directory in ${fpath:#$farm}; do
-      [[ $directory -nt ${farm:h}/state ]] && break
+  if [[ -n $farm ]]; then
+    # The farms that are used stay.
+    { : >| $farm/used } 2>/dev/null
+    for directory in $others; do
+      [[ $directory -nt $farm/state ]] && break
       directory=
     done
     [[ -n $directory ]] || return 0
@@ -1023,7 +1036,8 @@ _autoloadd_publish() {
 }
 
 _autoloadd_publish_alone() {
-  local frames= packed= name=publish$'\0'zsh/$ZSH_VERSION
+  # A name has room for most of an fpath.
+  local frames= packed= name=publish$'\0'zsh/$ZSH_VERSION$'\0'${${(pj:\0:)others}[1,900]}
   local -F patience
   local -i fd=-1
   _autoloadd_request $'\0\x01\0\x02' lease array 1 str $name
@@ -1033,6 +1047,6 @@ _autoloadd_publish_alone() {
   _autoloadd_answer $'\0\x01\0\x02' $packed
   # Refused by a server that has no leases.
   case $? in
-    (3|4) ( exec {fd}>&-; exec autoloadctl publish zsh --fpath ${fpath:#$farm} ) ;;
+    (3|4) ( exec {fd}>&-; exec autoloadctl publish zsh --fpath $others ) ;;
   esac
 }
