@@ -168,7 +168,8 @@ typeset -gi _autoloadd_away_until=0
 typeset -g _autoloadd_process=-   # "pid" and its value in the hello of the daemon that answered
 
 # Set $place to the socket's path, as docs/protocol.md says. Fails where none can be used: its
-# directory has to be ours alone, and zsocket would cut a path of more than 107 bytes.
+# directory has to be ours alone, and zsocket cuts a path of more than 107 bytes; one of just 107 it
+# does not end.
 _autoloadd_place() {
   local base
   local -a private
@@ -186,7 +187,7 @@ _autoloadd_place() {
     [[ ${XDG_CACHE_HOME-} == /* ]] && base=$XDG_CACHE_HOME || base=${HOME-}/.cache
     place=$base/autoloadd/run/socket
   fi
-  [[ $place == /* ]] && (( $#place <= 107 )) || return 1
+  [[ $place == /* ]] && (( $#place <= 106 )) || return 1
   private=( ${place:h}(N/Uf:go-rwx:) )
   (( $#private ))
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import subprocess
 from typing import TYPE_CHECKING
@@ -253,7 +254,7 @@ def test_publishing_is_started_where_fpath_changed(farm: Path, home: Path, daemo
     (home / "bin").mkdir()
     (home / "bin" / "autoloadctl").write_text(PUBLISH.format(home=home))
     (home / "bin" / "autoloadctl").chmod(0o755)
-    environment = environment_for(daemon.socket_path, PATH=f"{home}/bin:/usr/bin:/bin")
+    environment = environment_for(daemon.socket_path, PATH=f"{home}/bin:{os.environ['PATH']}")
     rc = f"fpath=({home}/mine)\nsource {PLUGIN}"
     published = home / "published"
     with Terminal(home / "rc", rc, environment=environment) as terminal:
