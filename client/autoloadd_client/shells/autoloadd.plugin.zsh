@@ -27,6 +27,8 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   [[ -o aliases ]] && _autoloadd_aliases=aliases
   'builtin' 'setopt' 'no_aliases'
   builtin typeset -g _autoloadd_inner=1 _autoloadd_file=${${(%):-%x}:A}
+  # Plugin managers may evaluate the text, and say where it came from.
+  [[ ${ZERO-} == */autoloadd.plugin.zsh && -r $ZERO ]] && _autoloadd_file=${ZERO:A}
   # Functions that are defined here run under these options, whoever calls them, and leave the
   # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
   builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
@@ -1004,6 +1006,22 @@ _autoloadd_begin() {
   _autoloadd_take_farm farm
   [[ -o interactive ]] || return 0
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} _autoloadd_first_prompt )
+}
+
+# Plugin managers call it by this name. Nothing of this file is left.
+autoloadd_plugin_unload() {
+  local tool
+  trap - ZERR DEBUG
+  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
+  (( $#precmd_functions )) || unset precmd_functions
+  fpath=( ${fpath:#*/zsh-$ZSH_VERSION-[[:xdigit:]]##/(farm|completions)} )
+  for tool in ${(k)_comps[(R)*_autoloadd_*]}; do
+    _comps[$tool]=${_comps[$tool]#_autoloadd_tab $tool }
+    [[ $_comps[$tool] != *_autoloadd_* ]] || unset "_comps[$tool]"
+  done
+  unalias autoloadd-eval 2>/dev/null
+  unfunction -m '(_|)autoloadd[_-]*'
+  unset -m '_autoloadd_*'
 }
 
 # Before the first prompt, when fpath and the completions are what they will be. Fails where there is
