@@ -167,7 +167,7 @@ typeset -gA _autoloadd_hellos     # producer -> the frame that says hello for it
 typeset -g _autoloadd_text=       # what the last call found or captured
 typeset -gi _autoloadd_status=0   # how the last tool ended
 typeset -gi _autoloadd_away_until=0
-typeset -g _autoloadd_process=-   # "pid" and its value in the hello of the daemon that answered
+typeset -g _autoloadd_process=$'\xa3pid-'   # and its value, in the hello of who answered last
 
 # Set $place to the socket's path, as docs/protocol.md says. Fails where none can be used: its
 # directory has to be ours alone, and zsocket cuts a path of more than 107 bytes; one of just 107 it
@@ -201,7 +201,8 @@ _autoloadd_place() {
 _autoloadd_is_away() {
   local -i now=${(%):-%D{%s}}
   (( now >= _autoloadd_away_until || now < _autoloadd_away_until - 30 )) || return 0
-  [[ -s ${place:h}/zsh-away ]] || return 1
+  # Nor does an old file say anything of a daemon that came later.
+  [[ -s ${place:h}/zsh-away && ! $place -nt ${place:h}/zsh-away ]] || return 1
   local said
   local -aU seen
   { said=$(<${place:h}/zsh-away) } 2>/dev/null
@@ -209,7 +210,7 @@ _autoloadd_is_away() {
     [[ $said == <->' '<-> ]] || continue
     (( now - ${said% *} >= 0 && now - ${said% *} < 30 )) && seen+=( ${said#* } )
   done
-  (( $#seen > 1 || ${seen[(Ie)$$]} ))
+  (( $#seen > 1 || ${seen[(Ie)$$]} )) || _autoloadd_is_stopped
 }
 
 # Set $place, and tell whether there is somebody to ask. Asked before all else: where no daemon is,
@@ -232,19 +233,27 @@ _autoloadd_give_up() {
   } 2>/dev/null
 }
 
-# Read exactly $1 bytes into $bytes, within $patience seconds for each part; a daemon that is only
-# slow gets a little more.
+# Read exactly $1 bytes into $bytes, within $patience seconds for each part. A daemon that is at work
+# gets up to 50 ms more, as long as it is; else it is left alone from now on.
 _autoloadd_read() {
   local part
+  local -F wait=patience
+  local -i left=10
   bytes=
   while (( $#bytes < $1 )); do
-    sysread -i $fd -s $(( $1 - $#bytes )) -t $patience part || {
-      # 4: nothing came in time. It may have come while we looked what the daemon does.
-      (( $? == 4 )) || return 1
-      _autoloadd_is_busy && patience=0.05 || patience=0
-      sysread -i $fd -s $(( $1 - $#bytes )) -t $patience part || return 1
-    }
-    bytes+=$part
+    if sysread -i $fd -s $(( $1 - $#bytes )) -t $wait part; then
+      bytes+=$part wait=patience
+    elif (( $? != 4 )); then
+      return 1
+    elif (( left-- > 0 )) && _autoloadd_is_busy; then
+      wait=0.005
+    elif (( wait )); then
+      # It may have come while we looked what the daemon does.
+      wait=0
+    else
+      _autoloadd_give_up
+      return 1
+    fi
   done
 }
 
@@ -268,15 +277,13 @@ _autoloadd_open() {
   patience=$(( patience / 1000 ))
   syswrite -o $fd -- $_autoloadd_hellos[$1]$2 || return 1
   if _autoloadd_read 13 && [[ $bytes[5,12] == $'\x94\x01\xce\0\x01\0\0\xc0' ]]; then
-    # What has begun is nearly always there whole.
-    patience=0.05
     _autoloadd_number $bytes[1,4]
     if (( number < 65536 )) && _autoloadd_read $(( number - 9 )); then
       [[ $bytes == *$_autoloadd_process* ]] || _autoloadd_note_process
       return 0
     fi
   fi
-  _autoloadd_give_up
+  _autoloadd_is_away || _autoloadd_give_up
   return 1
 }
 
@@ -307,14 +314,27 @@ _autoloadd_note_process() {
 # Whether a daemon that has not answered yet is at work, or waits for a processor: then it will. One
 # that is stopped, or sleeps with our question before it, may never. (Linux; elsewhere nobody knows.)
 _autoloadd_is_busy() {
-  local pid= file stat
-  { [[ -r ${place:h}/zsh-daemon ]] && pid=$(<${place:h}/zsh-daemon) } 2>/dev/null
-  [[ $pid == <1-> ]] || return 1
+  local file stat pid
+  _autoloadd_daemon_pid || return 1
   for file in /proc/$pid/task/<->/stat(N); do
     { stat=$(<$file) } 2>/dev/null
     [[ ${stat##*\) } == R* ]] && return 0
   done
   return 1
+}
+
+# Whether it is stopped. Asked before it is tried again: each try would take a place in its queue, and
+# in a full one zsocket waits for ever.
+_autoloadd_is_stopped() {
+  local stat pid
+  _autoloadd_daemon_pid || return 1
+  { [[ -r /proc/$pid/stat ]] && stat=$(</proc/$pid/stat) } 2>/dev/null
+  [[ ${stat##*\) } == T* ]]
+}
+
+_autoloadd_daemon_pid() {
+  { [[ -r ${place:h}/zsh-daemon ]] && pid=$(<${place:h}/zsh-daemon) } 2>/dev/null
+  [[ $pid == <1-> ]]
 }
 
 # Only what is used is loaded: zsh/stat would else replace the command stat.

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 EVAL = "autoloadd-eval $TOOL; print -r -- $? $GREETING"
 
 
+IS_THERE = "f() { local place; _autoloadd_is_there; print $? }; f"
+
+
 def evaluates(environment: dict[str, str], script: str = EVAL) -> bool:
     """Tell whether the tool's text is evaluated, and nothing else is seen."""
     return output_of(script, environment=environment) == "0 hello\n"
@@ -249,6 +252,63 @@ def test_a_daemon_that_is_only_busy_gets_a_little_more(at_work: bool, home: Path
     assert set(statuses) <= {"1", "3"}
     assert ("1" if at_work else "3") in statuses
     assert (home / "zsh-daemon").read_text() == f"{os.getpid()}\n"
+
+
+def hangs_after_hello(peer: Peer) -> None:
+    hello = peer.read_request("hello")
+    peer.answer(hello, {**HELLO, "pid": os.getpid()})
+    peer.wait_for_rest()
+
+
+def test_a_daemon_that_hangs_half_way_costs_5_ms(home: Path) -> None:
+    """As it stands when it is stopped, or waits for a disk: once, then nobody asks it."""
+    tries = 10
+    server = ScriptedServer(home / "socket", (hangs_after_hello,) * tries)
+    script = f"""zmodload zsh/datetime
+    for i in {{1..{tries}}}; do
+      _autoloadd_away_until=0; rm -f {home}/zsh-away
+      for j in 1 2; do
+        float began=$EPOCHREALTIME; autoloadd-get name
+        print -r -- $? $(( (EPOCHREALTIME - began) * 1000 ))
+      done
+    done"""
+    environment = environment_for(server.path)
+    del environment["AUTOLOADD_WAIT_MS"]
+    lines = [line.split() for line in output_of(script, environment=environment).splitlines()]
+    server.stop()
+    assert {status for status, _ in lines} == {"3"}
+    first, second = ([float(ms) for _, ms in lines[at::2]] for at in range(2))
+    assert 5 <= min(first) < 10
+    assert min(second) < 2
+
+
+def test_a_stopped_daemon_is_not_tried_again(daemon: Daemon, tool: Tool) -> None:
+    """Each try would stay in its queue until it goes on; a full one blocks whoever comes."""
+    environment = environment_for(daemon.socket_path, TOOL=str(tool.path))
+    assert evaluates(environment)
+    assert (daemon.directory / "zsh-daemon").read_text() == f"{daemon.pid}\n"
+    away = daemon.directory / "zsh-away"
+    away.write_text("1 1\n")
+    os.kill(daemon.pid, signal.SIGSTOP)
+    assert output_of(IS_THERE, environment=environment) == "1\n"
+    assert tool.runs == 1
+    assert evaluates(environment)
+    assert tool.runs == 2
+    assert away.read_text() == "1 1\n"
+    os.kill(daemon.pid, signal.SIGCONT)
+    assert output_of(IS_THERE, environment=environment) == "0\n"
+    assert evaluates(environment)
+    assert tool.runs == 2
+
+
+def test_a_daemon_that_came_later_is_asked_at_once(daemon: Daemon) -> None:
+    away = daemon.directory / "zsh-away"
+    away.write_text(f"{int(time.time())} 1\n{int(time.time())} 2\n")
+    environment = environment_for(daemon.socket_path)
+    assert output_of(IS_THERE, environment=environment) == "1\n"
+    daemon.kill()
+    daemon.start()
+    assert output_of(IS_THERE, environment=environment) == "0\n"
 
 
 # ---- a daemon that answers something else
