@@ -443,7 +443,9 @@ _autoloadd_fetch() {
     (( fd >= 0 )) || return 1
     _autoloadd_run "$@"
     if (( is_clean && _autoloadd_status == expected && $#_autoloadd_text <= 4194304 )); then
-      _autoloadd_store
+      _autoloadd_store $name "$_autoloadd_text"
+    else
+      _autoloadd_store unkept$'\0'$name ''
     fi
     return 0
   } always {
@@ -490,18 +492,38 @@ _autoloadd_lease() {
   syswrite -o $fd -- $frames && _autoloadd_answer $'\0\x01\0\x02' $packed
   case $? in
     (0) _autoloadd_is_young && return 0; return 1 ;;
-    (1|3|4) return 1 ;;
+    (3) _autoloadd_yield && return 1 ;;
+    (1|4) return 1 ;;
   esac
   _autoloadd_close
   return 1
 }
 
-# Store $_autoloadd_text as $name. No answer is waited for: the server runs what it received. What
+# Give the lease back where the tool's last run could not be kept: all who wait for this one would run
+# it one after the other. Fails where the connection does.
+_autoloadd_yield() {
+  local frames= packed= blob stored mark=unkept$'\0'$name
+  local -i stamp
+  patience=1
+  _autoloadd_pack str "$mark"
+  _autoloadd_request $'\0\x01\0\x03' get array 3 str "$mark" nil bin $fingerprint
+  syswrite -o $fd -- $frames && _autoloadd_answer $'\0\x01\0\x03' $packed
+  case $? in
+    (1|4) return 0 ;;
+    (2) return 1 ;;
+  esac
+  frames=
+  _autoloadd_request $'\0\x01\0\x04' unlease array 1 str "$name"
+  syswrite -o $fd -- $frames && _autoloadd_answer $'\0\x01\0\x04' ''
+  (( $? != 2 ))
+}
+
+# Store $2 as $1. No answer is waited for: the server runs what it received. What
 # the socket does not take at once is written by a process that nobody waits for.
 _autoloadd_store() {
   local frames=
   trap '' PIPE
-  _autoloadd_request '' put array 4 str $name bin "$_autoloadd_text" nil bin $fingerprint
+  _autoloadd_request '' put array 4 str "$1" bin "$2" nil bin $fingerprint
   if (( $#frames <= 65536 )); then
     syswrite -o $fd -- $frames 2>/dev/null
   else

@@ -158,16 +158,54 @@ def test_ten_at_once_run_it_once(tool: Tool, daemon: Daemon, tmp_path: Path) -> 
     assert tool.runs == 1
 
 
-def test_who_waits_for_one_that_fails_runs_it(tool: Tool, daemon: Daemon, tmp_path: Path) -> None:
-    tool.write(f"sleep 0.5; echo slow; mkdir {tmp_path}/failed 2>/dev/null && exit 3; exit 0")
+def test_who_waits_for_one_that_is_killed_runs_it(
+    tool: Tool, daemon: Daemon, tmp_path: Path
+) -> None:
+    tool.write(f"mkdir {tmp_path}/first 2>/dev/null && exec sleep 20; sleep 0.2; echo slow")
+    environment = shell_environment(tmp_path, tool, daemon)
+    first = subprocess.Popen([*COMMAND, "slow"], stdout=subprocess.DEVNULL, env=environment)
+    wait_until((tmp_path / "first").exists, 30, "the tool to run")
+    others = [
+        subprocess.Popen([*COMMAND, "slow"], stdout=subprocess.PIPE, env=environment)
+        for _ in range(2)
+    ]
+    wait_until(lambda: daemon.status()["leases"]["waiting"] == 2, 4, "the others to wait")
+    first.kill()
+    assert {process.communicate(timeout=60)[0] for process in others} == {b"slow\n"}
+    assert first.wait() == -9
+    assert tool.runs == 2
+
+
+@pytest.mark.parametrize(("ends", "status"), [("exit 3", 3), ("echo oops >&2", 0)])
+def test_runs_that_are_not_kept_keep_nobody_waiting(
+    tool: Tool, daemon: Daemon, tmp_path: Path, ends: str, status: int
+) -> None:
+    """Those that waited for the first one make theirs all at the same time."""
+    tool.write(
+        f"if mkdir {tmp_path}/first 2>/dev/null; then mark=go; else touch $0.$$; mark=all; fi\n"
+        f"until [ -e {tmp_path}/$mark ]; do sleep 0.02; done; echo slow; {ends}"
+    )
     environment = shell_environment(tmp_path, tool, daemon)
     started = [
-        subprocess.Popen([*COMMAND, "slow"], stdout=subprocess.PIPE, env=environment)
-        for _ in range(3)
+        subprocess.Popen(
+            [*COMMAND, "slow"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+        for _ in range(4)
     ]
+    wait_until(lambda: daemon.status()["leases"]["waiting"] == 3, 4, "the others to wait")
+    (tmp_path / "go").touch()
+    # Each of these runs ends only when all have begun.
+    wait_until(lambda: len(list(tool.directory.glob("slow.*"))) == 3, 30, "the others' runs")
+    (tmp_path / "all").touch()
     assert {process.communicate(timeout=60)[0] for process in started} == {b"slow\n"}
-    assert sorted(process.returncode for process in started) == [0, 0, 3]
-    assert tool.runs == 2
+    assert {process.returncode for process in started} == {status}
+    with daemon.cache(str(TOOL_OUTPUT)) as cache:
+        assert [name.partition("\0")[0] for name, _ in cache.names()] == ["unkept"]
+    ran = subprocess.run(
+        [*COMMAND[:-1], "why", "slow"], capture_output=True, check=False, env=environment
+    )
+    assert (ran.returncode, ran.stderr) == (1, b"")
+    assert b"unkept" not in ran.stdout
 
 
 def test_a_tool_that_is_replaced_while_it_runs_is_not_cached(
