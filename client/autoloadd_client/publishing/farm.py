@@ -1,14 +1,15 @@
 """The farms: for each fpath two directories of links that stand first in it, and their digests.
 
-    zsh-5.9-3f1c0a9d27b4e586 -> .zsh-5.9-3f1c0a9d27b4e586-x8s1/   changed in one step: a shell sees
-        farm/zmv -> /usr/share/zsh/functions/Misc/zmv             the old farm or the new one
+    zsh-5.9-1206-3f1c0a9d27b4e586 -> .zsh-5.9-1206-3f1c0a9d27b4e586-x8s1/
+                                   changed in one step: a shell sees the old farm or the new one
+        farm/zmv -> /usr/share/zsh/functions/Misc/zmv
         farm.zwc                   the digest of all these functions
         completions/_git.zwc -> /usr/share/zsh/functions/Completion/Unix/_git
         completions.zwc            the digest of those whose names begin with _
         state                      what `watching.observe` saw, for the next one to compare; of that
                                    time, so that a shell sees which directories changed since then
         fpath                      whose functions they are: one directory, NUL, the next one: the
-                                   absolute ones, each once. The number is made from it
+                                   absolute ones, each once. The name is made from it
         used                       written by shells: its time is when one last took the farm
 
 No other fpath ever gets a farm's name: a shell that has it in fpath finds its own functions there,
@@ -81,9 +82,18 @@ class Plan:
 
 
 def place_of(socket_path: str, version: str, fpath: Sequence[str]) -> str:
-    """Return where the farm of a version of zsh for an fpath is: beside the socket."""
-    number = hashlib.sha256(b"\0".join(map(os.fsencode, fpath))).hexdigest()[:16]
+    """Return where the farm of a version of zsh for an fpath is: beside the socket.
+
+    Its name has the length of the fpath as it stands in the file `fpath`, for zsh to look there
+    first, and a digest of it.
+    """
+    text = _text_of(fpath)
+    number = f"{len(text)}-{hashlib.sha256(text).hexdigest()[:16]}"
     return f"{os.path.dirname(socket_path)}/zsh-{version}-{number}"
+
+
+def _text_of(fpath: Sequence[str]) -> bytes:
+    return b"\0".join(map(os.fsencode, fpath))
 
 
 def time_of_digest(mtimes_ns: Sequence[int], now_ns: int) -> int:
@@ -158,7 +168,7 @@ def _build(directory: str, plan: Plan) -> None:
         _write_digest(f"{directory}/{part}.zwc", digest, plan.mtime_ns)
     _write(f"{directory}/{STATE}", mark_of(directory) + b"\0" + plan.observed)
     note_observation(directory, plan.observed_ns)
-    _write(f"{directory}/{FPATH}", b"\0".join(map(os.fsencode, plan.fpath)))
+    _write(f"{directory}/{FPATH}", _text_of(plan.fpath))
 
 
 def _write_digest(path: str, digest: bytes, mtime_ns: int) -> None:

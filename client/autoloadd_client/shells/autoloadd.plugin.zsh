@@ -1017,18 +1017,21 @@ _autoloadd_completion_of() {
 # Set $others to fpath without what is ours, and $farm to where `autoloadctl publish zsh` laid out the
 # functions of this very fpath; to '' where it did not.
 _autoloadd_find_farm() {
-  local place file said
+  local place file mine said
   local -aU directories
   farm=
   _autoloadd_place || return 1
   others=( ${fpath:#${place:h}/zsh-*/(farm|completions)} )
   directories=( ${(M)others:#/*} )
-  for file in ${place:h}/zsh-$ZSH_VERSION-*/fpath(N); do
-    { said=$(<$file) } 2>/dev/null
-    [[ $said == ${(pj:\0:)directories} && -O $file ]] || continue
-    farm=${file:h}
-    break
-  done
+  mine=${(pj:\0:)directories}
+  {
+    for file in ${place:h}/zsh-$ZSH_VERSION-$#mine-*/fpath(N); do
+      said=$(<$file)
+      [[ $said == $mine && -O $file ]] || continue
+      farm=${file:h}
+      break
+    done
+  } 2>/dev/null
 }
 
 # Put it first in fpath: its names are looked up before all others. $1: the parts to put there.
@@ -1056,7 +1059,7 @@ autoloadd_plugin_unload() {
   trap - ZERR DEBUG
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
   (( $#precmd_functions )) || unset precmd_functions
-  fpath=( ${fpath:#*/zsh-$ZSH_VERSION-[[:xdigit:]]##/(farm|completions)} )
+  fpath=( ${fpath:#*/zsh-$ZSH_VERSION-<->-[[:xdigit:]]##/(farm|completions)} )
   for tool in ${(k)_comps[(R)*_autoloadd_*]}; do
     _comps[$tool]=${_comps[$tool]#_autoloadd_tab $tool }
     [[ $_comps[$tool] != *_autoloadd_* ]] || unset "_comps[$tool]"

@@ -92,7 +92,7 @@ def test_nothing_is_left_when_it_is_unloaded(custom: Path, tool: Tool, daemon: D
         daemon.socket_path, TOOL=str(tool.path), custom=str(custom), HOME=str(custom)
     )
     version = output_of("print -rn -- $ZSH_VERSION", environment=own_environment({}))
-    place = custom / f"zsh-{version}-0123456789abcdef"
+    place = custom / f"zsh-{version}-{len(str(custom))}-0123456789abcdef"
     place.mkdir()
     before = f"""autoload -Uz compinit; compinit -u -d {custom}/dump
     compdef _files flask; hook() {{ }}; precmd_functions=( hook ); _postpatcomps=()

@@ -160,7 +160,8 @@ def lay_out(home: Path, number: str, said: str, *fpath: str) -> Path:
     The functions say something else than those in `home`/mine, which the links lead to.
     """
     version = output_of("print -r -- $ZSH_VERSION", environment=own_environment({})).strip()
-    place, mine = home / f"zsh-{version}-{number}", home / "mine"
+    text = "\0".join(fpath).encode()
+    place, mine = home / f"zsh-{version}-{len(text)}-{number}", home / "mine"
     for part, name, link in (("farm", "shout", "shout"), ("completions", "_show", "_show.zwc")):
         mine.mkdir(exist_ok=True)
         (mine / name).write_text("print SOURCE $1\n")
@@ -170,7 +171,7 @@ def lay_out(home: Path, number: str, said: str, *fpath: str) -> Path:
         (home / "new" / name).write_text(f"print {said} $1\n")
         script = f"zcompile {place}/{part}.zwc {home}/new/{name}"
         subprocess.run(["zsh", "-fc", script], check=True)
-    (place / "fpath").write_bytes("\0".join(fpath).encode())
+    (place / "fpath").write_bytes(text)
     (place / "state").touch()
     return place
 
