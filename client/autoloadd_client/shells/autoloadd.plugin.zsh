@@ -1064,7 +1064,8 @@ autoloadd_plugin_unload() {
     _comps[$tool]=${_comps[$tool]#_autoloadd_tab $tool }
     [[ $_comps[$tool] != *_autoloadd_* ]] || unset "_comps[$tool]"
   done
-  unalias autoloadd-eval 2>/dev/null
+  # zinit does this itself, and says so where it is done.
+  [[ ${funcstack[2]-} == .zinit-* ]] || unalias autoloadd-eval 2>/dev/null
   unfunction -m '(_|)autoloadd[_-]*'
   unset -m '_autoloadd_*'
 }
