@@ -17,6 +17,7 @@ import pytest
 import autoloadd_client
 from autoloadd_client import TOOL_OUTPUT, Entry
 
+from ...client.scripted import Peer, ScriptedServer
 from ...e2e.test_autoloadctl_fast import HEAVY, imported
 from ...running import wait_until
 from ..slow_tool import shell_environment
@@ -223,12 +224,43 @@ def test_a_tool_that_is_replaced_while_it_runs_is_not_cached(
 def test_a_daemon_that_goes_meanwhile_costs_nothing(
     cached: Cached, tool: Tool, daemon: Daemon
 ) -> None:
-    tool.write(f"kill -KILL {daemon.pid}; echo slow")
+    for status in (0, 3):
+        tool.write(f"kill -KILL {daemon.pid}; echo slow; exit {status}")
+        ran = cached("slow")
+        assert (ran.returncode, ran.stdout, ran.stderr) == (status, b"slow\n", b"")
+        daemon.wait()
+        daemon.start()
+
+
+def test_a_daemon_that_does_not_say_how_the_last_run_was(
+    cached: Cached, tool: Tool, idle_daemon: Daemon
+) -> None:
+    """The tool is run with the lease held, as the first time."""
+    stored = []
+
+    def miss(peer: Peer) -> None:
+        peer.greet()
+        peer.answer(peer.read_request("get"), None)
+        peer.wait_for_end()
+
+    def give_the_lease(peer: Peer) -> None:
+        peer.greet()
+        peer.answer(peer.read_request("lease"), "fill")
+        put = peer.read_request("put")
+        stored.append(put.params)
+        peer.answer(put, 1)
+        peer.wait_for_end()
+
+    def refuse(peer: Peer) -> None:
+        peer.greet()
+        peer.refuse(peer.read_request("get").id, "busy")
+        peer.wait_for_end()
+
+    server = ScriptedServer(Path(idle_daemon.socket_path), (miss, give_the_lease, refuse))
     ran = cached("slow")
+    server.stop()
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"slow\n", b"")
-    daemon.wait()
-    ran = cached("slow")
-    assert ran.returncode == 0 or ran.stdout == b"slow\n"
+    assert [params[1] for params in stored] == [b"slow\n"]
 
 
 def test_output_that_is_too_large_is_printed_and_not_cached(

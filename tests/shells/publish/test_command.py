@@ -85,6 +85,10 @@ def test_a_dry_run_changes_nothing(farm: Farm) -> None:
     assert (json.loads(said)["functions"], json.loads(said)["published"]) == (2, False)
     assert sorted(farm.run_directory.rglob("*")) == before
     assert farm.publish()["compiled"] == 2
+    seen_at = (farm.place / "state").stat().st_mtime_ns
+    ran = farm.ctl("publish", "zsh", "--dry-run", "--fpath", farm.directory)
+    assert ran.stdout == UNCHANGED
+    assert (farm.place / "state").stat().st_mtime_ns == seen_at
 
 
 def test_what_is_cached_is_not_compiled_again(farm: Farm) -> None:
