@@ -234,22 +234,26 @@ _autoloadd_give_up() {
 }
 
 # Read exactly $1 bytes into $bytes, within $patience seconds for each part. A daemon that is at work
-# gets up to 50 ms more, as long as it is; else it is left alone from now on.
+# gets up to 50 ms more, as long as it is; else it is left alone from now on. While another shell's
+# run is waited for, it is looked at now and then.
 _autoloadd_read() {
   local part
-  local -F wait=patience
+  local -F wait rest=patience
   local -i left=10
   bytes=
   while (( $#bytes < $1 )); do
+    (( wait = rest < 0.1 ? rest : 0.1 ))
     if sysread -i $fd -s $(( $1 - $#bytes )) -t $wait part; then
-      bytes+=$part wait=patience
+      bytes+=$part rest=patience
     elif (( $? != 4 )); then
       return 1
+    elif (( (rest -= wait) > 0 )) && ! _autoloadd_is_stopped; then
+      continue
     elif (( left-- > 0 )) && _autoloadd_is_busy; then
-      wait=0.005
+      rest=0.005
     elif (( wait )); then
       # It may have come while we looked what the daemon does.
-      wait=0
+      rest=0
     else
       _autoloadd_give_up
       return 1

@@ -197,6 +197,8 @@ def test_runs_that_are_not_kept_keep_nobody_waiting(
     (tmp_path / "go").touch()
     # Each of these runs ends only when all have begun.
     wait_until(lambda: len(list(tool.directory.glob("slow.*"))) == 3, 30, "the others' runs")
+    # None of them has only waited for too long.
+    assert daemon.status()["leases"]["held"] == 0
     (tmp_path / "all").touch()
     assert {process.communicate(timeout=60)[0] for process in started} == {b"slow\n"}
     assert {process.returncode for process in started} == {status}

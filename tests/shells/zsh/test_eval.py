@@ -407,6 +407,8 @@ def test_a_tool_whose_runs_are_not_kept_keeps_nobody_waiting(
     (home / "go").touch()
     # Each of these runs ends only when all have begun.
     wait_until(lambda: len(list(home.glob("*.begun"))) == others, 30, "the others' runs")
+    # None of them has only waited for too long.
+    assert daemon.status()["leases"]["held"] == 0
     (home / "all").touch()
     assert {shell.communicate(timeout=60)[0] for shell in shells} == {b"hello\n"}
     assert tool.runs == 1 + others

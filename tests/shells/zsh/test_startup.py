@@ -205,12 +205,13 @@ def test_each_fpath_has_a_farm(farm: Path, home: Path, daemon: Daemon) -> None:
     script = f"""autoload -Uz shout
     fpath=({home}/mine . {home}/mine); {takes}; unfunction shout; autoload -Uz shout
     fpath+=(/usr/share); {takes}
-    fpath+=(/usr/lib); source {PLUGIN}; print -r -- $fpath"""
+    fpath+=(/usr/lib); source {PLUGIN}; print -r -- $fpath
+    fpath=({home}/nine); source {PLUGIN}; print -r -- $fpath"""
     ran = run_zsh(script, environment=environment, sourced=False)
     mine = f"{home}/mine . {home}/mine"
     expected = (
         f"{farm}/farm {mine}\nDIGEST\n{other}/farm {mine} /usr/share\nOTHER\n"
-        f"{mine} /usr/share /usr/lib\n"
+        f"{mine} /usr/share /usr/lib\n{home}/nine\n"
     )
     assert (ran.stdout.decode(), ran.stderr) == (expected, b"")
 
