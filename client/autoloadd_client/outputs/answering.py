@@ -16,7 +16,7 @@ from autoloadd_protocol.limits import BLOB_BYTES
 from autoloadd_protocol.producer import TOOL_OUTPUT
 
 from .away import is_away, note_absence
-from .question import UNKEPT
+from .question import EVAL, UNKEPT
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ class Asked:
             return False
 
     def _note_unkept(self) -> None:
-        if self._read_fingerprint() != self._fingerprint:
+        # Nobody presses TAB in ten shells at once.
+        if self._question.kind != EVAL or self._read_fingerprint() != self._fingerprint:
             return
         try:
             with self._open() as cache:

@@ -448,7 +448,8 @@ _autoloadd_fetch() {
     _autoloadd_run "$@"
     if (( is_clean && _autoloadd_status == expected && $#_autoloadd_text <= 4194304 )); then
       _autoloadd_store $name "$_autoloadd_text"
-    else
+    elif [[ $name == eval* ]]; then
+      # (Nobody presses TAB in ten shells at once.)
       _autoloadd_store unkept$'\0'$name ''
     fi
     return 0

@@ -113,9 +113,13 @@ def test_what_went_wrong_is_shown_each_time_and_never_cached(
 ) -> None:
     tool.write(text)
     for times in (1, 2):
-        ran = cached("slow")
+        ran = cached("--kind", "complete", "slow")
         assert (ran.returncode, ran.stdout, ran.stderr) == (status, b"out\n", stderr)
         assert tool.runs == times
+    with daemon.cache(str(TOOL_OUTPUT)) as cache:
+        assert cache.count() == 0
+    ran = cached("slow")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (status, b"out\n", stderr)
 
 
 def test_another_status_can_be_the_good_one(cached: Cached, tool: Tool, daemon: Daemon) -> None:
