@@ -109,7 +109,7 @@ def test_what_does_not_compile_is_left_to_zsh_and_named(farm: Farm) -> None:
     path.unlink()
     ran = farm.ctl("publish", "zsh", "--fpath", farm.directory, farm.directory.parent)
     assert b"left out" not in ran.stdout
-    farm.write("broken", "if true; then\n")
+    farm.write("broken", "if true; then # another\n")
     ran = farm.ctl("publish", "zsh", "--fpath", farm.directory)
     assert f"left out {path}: ".encode() in ran.stdout
 
