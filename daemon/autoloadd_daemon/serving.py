@@ -21,7 +21,7 @@ from autoloadd_protocol.limits import CONNECTIONS
 
 from .descriptors import are_short
 from .peers import Peer, is_our_user, longest_idle
-from .plain_gets import PlainGets
+from .plain_requests import PlainRequests
 from .shortage import Shortage
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class EpollServer:
         self._epoll = select.epoll()
         self._peers: dict[int, Peer] = {}
         self._quiet: dict[int, Peer] = {}
-        self._plain_gets = PlainGets(context, self._quiet)
+        self._plain_requests = PlainRequests(context, self._quiet)
         self._listener: socket.socket | None = None
         self._accepting = False
         self._shortage = Shortage(context.metrics)
@@ -181,7 +181,7 @@ class EpollServer:
         self._context.now_ns = time.monotonic_ns()
         # First: who is answered writes the next request while others are read.
         self._run_delivered()
-        left = self._plain_gets.answer(events) if self._room.is_ample else events
+        left = self._plain_requests.answer(events) if self._room.is_ample else events
         if left or self._again or self._answered or not self._context.writer.is_idle:
             self._turn(left)
 

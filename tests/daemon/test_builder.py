@@ -15,8 +15,7 @@ import trio.testing
 
 from autoloadd_daemon.errors import StorageError
 from autoloadd_daemon.threads import StandingThread
-from autoloadd_daemon.writer import Drop
-from autoloadd_daemon.writes import Put
+from autoloadd_daemon.writes import Drop, Put
 from autoloadd_protocol.errors import NOT_DURABLE, RequestError
 from autoloadd_protocol.producer import Producer
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autoloadd_daemon.writer import MAX_WAITING, Drop
-from autoloadd_daemon.writes import Clear, Delete, Flush, Put, Write
+from autoloadd_daemon.writer import MAX_WAITING
+from autoloadd_daemon.writes import Clear, Delete, Drop, Flush, Put, Write
 from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_DOWN, RequestError
 from autoloadd_protocol.producer import Producer
 

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from autoloadd_daemon.writer import Drop
+from autoloadd_daemon.writes import Drop
 from autoloadd_protocol import __version__, limits
 from autoloadd_protocol.encoding import encode_str
 from autoloadd_protocol.errors import UNSUPPORTED_PROTOCOL, RequestError

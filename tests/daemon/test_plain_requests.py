@@ -104,7 +104,7 @@ def test_without_a_producer_or_a_shard_it_goes_the_general_way(engine: Engine) -
 def test_other_events_are_left(client: Client, event: int) -> None:
     client.socket.send(get_request(FIRST_ID, NAME))
     assert client.turn(event) == [(client.descriptor, event)]
-    assert client.plain_gets.answer([(-1, READABLE)]) == [(-1, READABLE)]
+    assert client.plain_requests.answer([(-1, READABLE)]) == [(-1, READABLE)]
 
 
 def test_an_end_of_input_is_left(client: Client) -> None:
