@@ -20,6 +20,8 @@ from .reaching import time_left
 _RECEIVE_BYTES = 32 * 1024
 """One read takes a usual answer (3 kB, rarely more than 16) at once."""
 
+_LOOKS = 24
+_MOST_SKIPS = 64
 _DESCRIPTOR_BYTES = 4
 _MOST_DESCRIPTORS = 4
 """Two are expected; what a server sends beyond these is closed by the kernel."""
@@ -44,6 +46,8 @@ class Wire:
         self._sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, sock.fileno())
         self._sender.setblocking(False)
         self._patience = float("inf")
+        self._skips = 8
+        self._misses = 1
         self.rest = b""
         """What came behind the frames that were received: of the next one, if one is asked for."""
         self.descriptors: list[int] | None = None
@@ -109,6 +113,19 @@ class Wire:
         return b"".join(parts)
 
     def _receive(self, deadline: float, size: int = _RECEIVE_BYTES) -> bytes:
+        if self._skips:
+            self._skips -= 1
+        else:
+            for _ in range(_LOOKS):
+                try:
+                    data = self._sender.recv(size)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    raise EOFError
+                self._misses = 1
+                return data
+            self._skips = self._misses = min(2 * self._misses, _MOST_SKIPS)
         if deadline - monotonic() < self._patience:
             self._set_patience(time_left(deadline) * _PATIENCE)
         while True:
