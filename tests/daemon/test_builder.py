@@ -35,11 +35,6 @@ SECONDS = 20
 
 
 @pytest.fixture
-def files() -> RecordingFiles:
-    return RecordingFiles()
-
-
-@pytest.fixture
 async def engine(cache_dir: Path, files: RecordingFiles) -> AsyncIterator[Engine]:
     """The parts with a nursery to build in; the sync thread's ends come to trio, as in the app."""
     token = trio.lowlevel.current_trio_token()

@@ -18,16 +18,9 @@ from .harness import PRODUCER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 READ_ALREADY = select.EPOLLOUT
 NAME = b"compinit"
-
-
-@pytest.fixture
-def engine(cache_dir: Path) -> Iterator[Engine]:
-    with Engine(cache_dir) as engine:
-        yield engine
 
 
 @pytest.fixture
