@@ -95,6 +95,7 @@ def status(context: Context, _session: Session, params: Params) -> Parts:
     """Describe the daemon."""
     read_params(params, 0)
     metrics, leases = context.metrics, context.writer.leases
+    pinned = context.sharing.pinned
     health = metrics.health.as_map()
     health["set_aside"] = [
         {"file": file, "reason": reason} for file, reason in list(metrics.set_aside)
@@ -110,7 +111,8 @@ def status(context: Context, _session: Session, params: Params) -> Parts:
         "memory_bytes": _resident_bytes(),
         "shard_bytes": context.catalog.stored_bytes,
         "max_bytes": context.catalog.max_bytes,
-        "pinned_images": context.sharing.pinned_images,
+        "pinned_images": len(pinned),
+        "pinned_bytes": sum(pinned),
         "shards": len(context.catalog),
         "leases": {
             "held": leases.held,
