@@ -15,7 +15,7 @@ import autoloadd_client
 
 from ...running import Daemon, wait_until
 from ..pseudo_terminal import PseudoTerminal
-from ..slow_tool import Tool, shell_environment
+from ..slow_tool import UNMEASURED, Tool, shell_environment
 from ..tools import tool_home
 
 if TYPE_CHECKING:
@@ -51,8 +51,14 @@ def tool(tmp_path: Path) -> Tool:
 
 
 @pytest.fixture
-def environment(tmp_path: Path, tool: Tool, idle_daemon: Daemon) -> dict[str, str]:
-    found = shell_environment(tmp_path, tool, idle_daemon, HISTFILE="")
+def daemon(shared_daemon: Daemon) -> Daemon:
+    """A daemon that serves, with nothing in it."""
+    return shared_daemon
+
+
+@pytest.fixture
+def environment(tmp_path: Path, tool: Tool, asked_daemon: Daemon) -> dict[str, str]:
+    found = shell_environment(tmp_path, tool, asked_daemon, HISTFILE="", **UNMEASURED)
     return {**found, "PATH": f"{tool_home()}/bin:{found['PATH']}"}
 
 

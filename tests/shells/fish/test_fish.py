@@ -14,7 +14,7 @@ import pytest
 import autoloadd_client
 
 from ..pseudo_terminal import PseudoTerminal
-from ..slow_tool import Tool, shell_environment
+from ..slow_tool import UNMEASURED, Tool, shell_environment
 from ..tools import tool_home
 
 if TYPE_CHECKING:
@@ -42,12 +42,23 @@ def tool(tmp_path: Path) -> Tool:
 
 
 @pytest.fixture
-def environment(tmp_path: Path, tool: Tool, idle_daemon: Daemon) -> dict[str, str]:
+def daemon(shared_daemon: Daemon) -> Daemon:
+    """A daemon that serves, with nothing in it."""
+    return shared_daemon
+
+
+@pytest.fixture
+def environment(tmp_path: Path, tool: Tool, asked_daemon: Daemon) -> dict[str, str]:
     """A home, in which there is an application that flask completes."""
     (tmp_path / "work" / "__pycache__").mkdir(parents=True)
     (tmp_path / "work" / "app.py").write_text("from flask import Flask\napp = Flask('a')\n")
     found = shell_environment(
-        tmp_path, tool, idle_daemon, XDG_DATA_HOME=str(tmp_path / "data"), fish_history=""
+        tmp_path,
+        tool,
+        asked_daemon,
+        XDG_DATA_HOME=str(tmp_path / "data"),
+        fish_history="",
+        **UNMEASURED,
     )
     return {**found, "PATH": f"{tool_home()}/bin:{found['PATH']}"}
 

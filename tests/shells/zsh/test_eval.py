@@ -27,6 +27,12 @@ EVAL = "autoloadd-eval $TOOL; print -r -- $? $GREETING"
 
 
 @pytest.fixture
+def daemon(shared_daemon: Daemon) -> Daemon:
+    """A daemon that serves, with nothing in it."""
+    return shared_daemon
+
+
+@pytest.fixture
 def outputs(daemon: Daemon) -> Iterator[Cache]:
     """The shard of what tools printed."""
     with daemon.cache("tool-output/1/8") as cache:
