@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from ..running import Daemon, private_directory, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +27,22 @@ def kept_daemon() -> Iterator[Daemon]:
             kept.end()
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole directory."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 @pytest.fixture
 def shared_daemon(kept_daemon: Daemon) -> Daemon:
-    """A daemon that a test may stop, hang or kill: the next one finds it running again."""
-    for name in ("zsh-away", "zsh-daemon"):
-        (kept_daemon.directory / name).unlink(missing_ok=True)
+    """A daemon that a test may stop, hang or kill: the next one finds it running again.
+
+    Nor is there anything of zsh's beside its socket.
+    """
+    for left in kept_daemon.directory.glob("*zsh-*"):
+        remove(left)
     if kept_daemon.process is None or kept_daemon.process.poll() is not None:
         kept_daemon.start()
     os.kill(kept_daemon.pid, signal.SIGCONT)

@@ -18,8 +18,8 @@ PATIENT = "20000"
 """AUTOLOADD_WAIT_MS: a busy machine must not count as a daemon that hangs."""
 
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
-"""Where the tool's output comes from autoloadctl, whose own tests are others: it is as quick as it
-is for users, and not five times slower under coverage."""
+"""For autoloadctl where other tests measure it: as quick as for users, and not five times slower
+under coverage."""
 
 
 @dataclass(frozen=True)

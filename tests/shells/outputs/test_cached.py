@@ -19,7 +19,7 @@ from autoloadd_client import TOOL_OUTPUT, Entry
 
 from ...e2e.test_autoloadctl_fast import HEAVY, imported
 from ...running import wait_until
-from ..slow_tool import shell_environment
+from ..slow_tool import UNMEASURED, shell_environment
 from .conftest import COMMAND
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def test_a_hit_loads_almost_nothing(
     cached: Cached, tool: Tool, daemon: Daemon, tmp_path: Path
 ) -> None:
     cached("slow")
-    more = {"COVERAGE_PROCESS_CONFIG": ""}
-    environment = shell_environment(tmp_path, tool, daemon, **more)
+    environment = shell_environment(tmp_path, tool, daemon, **UNMEASURED)
     python = [sys.executable, "-X", "importtime"]
     base = imported([*python, "-c", "import runpy"], environment)
     hit = imported([*python, *COMMAND[1:], "slow"], environment) - base
@@ -69,7 +68,7 @@ def test_whatever_differs_makes_it_run_again(
 
     def is_run(*given: str, **more: str) -> bool:
         before = tool.runs
-        assert cached(*(given or arguments), **more).returncode == 0
+        assert cached(*(given or arguments), **UNMEASURED, **more).returncode == 0
         return tool.runs > before
 
     assert is_run()
@@ -144,7 +143,7 @@ def test_too_old_is_run_again(cached: Cached, tool: Tool, daemon: Daemon) -> Non
 
 def test_ten_at_once_run_it_once(tool: Tool, daemon: Daemon, tmp_path: Path) -> None:
     tool.write(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo slow")
-    environment = shell_environment(tmp_path, tool, daemon)
+    environment = shell_environment(tmp_path, tool, daemon, **UNMEASURED)
     started = [
         subprocess.Popen([*COMMAND, "slow"], stdout=subprocess.PIPE, env=environment)
         for _ in range(10)
