@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,17 @@ def tool_home() -> Path:
     if problem := _problem():
         raise ToolsMissingError(problem)
     return _HOME
+
+
+@cache
+def text_of(command: str, *, shell: str) -> str:
+    """Return what a command of a shell prints: start-up text that many shells here evaluate."""
+    path = f"{tool_home()}/bin:{os.environ['PATH']}"
+    ran = subprocess.run(
+        [shell, "-c", command], check=True, text=True, timeout=INSTALL_SECONDS,
+        stdout=subprocess.PIPE, env={**os.environ, "PATH": path},
+    )  # fmt: skip
+    return ran.stdout
 
 
 @cache

@@ -16,7 +16,7 @@ import autoloadd_client
 from ...running import Daemon, wait_until
 from ..pseudo_terminal import PseudoTerminal
 from ..slow_tool import UNMEASURED, Tool, shell_environment
-from ..tools import tool_home
+from ..tools import text_of, tool_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +25,11 @@ SHELLS = Path(autoloadd_client.__file__).parent / "shells"
 SOURCE = f". {SHELLS}/autoloadd.bash"
 DONE = b"\x1b]done\x07"
 
-COMPLETIONS = """
-eval "$(_FLASK_COMPLETE=bash_source flask)"
-eval "$(_BLACK_COMPLETE=bash_source black)"
-eval "$(pip completion --bash)"
-complete -C aws_completer aws
+INITS = """
+_FLASK_COMPLETE=bash_source flask
+_BLACK_COMPLETE=bash_source black
+pip completion --bash
+echo complete -C aws_completer aws
 """
 
 TERMINAL = r"""
@@ -48,6 +48,12 @@ def tool(tmp_path: Path) -> Tool:
     made.directory.mkdir()
     made.write("echo FOO=slow")
     return made
+
+
+@pytest.fixture(scope="module")
+def completions() -> str:
+    """What the lines of the tools' manuals evaluate, as a file that a user keeps."""
+    return text_of(INITS, shell="bash")
 
 
 @pytest.fixture
@@ -248,12 +254,12 @@ def app(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("app", "daemon")
 def test_completions_are_the_same_byte_for_byte(
-    tool: Tool, environment: dict[str, str], tmp_path: Path
+    environment: dict[str, str], completions: str
 ) -> None:
-    with Bash(environment, COMPLETIONS) as plain:
+    with Bash(environment, completions) as plain:
         expected = [plain.tab(line) for line in LINES]
     assert b"<13:black --fast >" in expected[0]
-    rc = f"{COMPLETIONS}\n{SOURCE}"
+    rc = f"{completions}\n{SOURCE}"
     with Bash(environment, rc) as first:
         assert [first.tab(line) for line in LINES] == expected
     answered = watched(environment)
@@ -272,8 +278,10 @@ def watched(environment: dict[str, str]) -> int:
 
 
 @pytest.mark.usefixtures("app", "daemon")
-def test_what_depends_on_more_is_not_cached(environment: dict[str, str], tmp_path: Path) -> None:
-    rc = f"{COMPLETIONS}\n{SOURCE}"
+def test_what_depends_on_more_is_not_cached(
+    environment: dict[str, str], tmp_path: Path, completions: str
+) -> None:
+    rc = f"{completions}\n{SOURCE}"
     with Bash(environment, rc) as shell:
         for line in ("pip install -r ", "pip show ", "aws ec2 describe-instances --region ",
                      "flask --app x ", "flask -A x r"):  # fmt: skip
@@ -339,10 +347,10 @@ def test_an_interrupt_leaves_the_shell_as_it_was(environment: dict[str, str], to
 
 @pytest.mark.usefixtures("app")
 def test_a_daemon_that_hangs_or_goes_changes_nothing(
-    environment: dict[str, str], daemon: Daemon
+    environment: dict[str, str], daemon: Daemon, completions: str
 ) -> None:
     environment["AUTOLOADD_WAIT_MS"] = "50"
-    with Bash(environment, f"{COMPLETIONS}\n{SOURCE}") as shell:
+    with Bash(environment, f"{completions}\n{SOURCE}") as shell:
         plain = shell.tab("black --fas")
         os.kill(daemon.pid, signal.SIGSTOP)
         assert shell.tab("black --fas") == plain

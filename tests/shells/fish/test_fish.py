@@ -15,7 +15,7 @@ import autoloadd_client
 
 from ..pseudo_terminal import PseudoTerminal
 from ..slow_tool import UNMEASURED, Tool, shell_environment
-from ..tools import tool_home
+from ..tools import text_of, tool_home
 
 if TYPE_CHECKING:
     from ...running import Daemon
@@ -24,10 +24,10 @@ SHELLS = Path(autoloadd_client.__file__).parent / "shells"
 SOURCE = f"source {SHELLS}/autoloadd.fish"
 TOOLS = "aws black flask pip pip3 uvicorn"
 
-COMPLETIONS = """
-env _FLASK_COMPLETE=fish_source flask | source
-env _BLACK_COMPLETE=fish_source black | source
-pip completion --fish | source
+INITS = """
+env _FLASK_COMPLETE=fish_source flask
+env _BLACK_COMPLETE=fish_source black
+pip completion --fish
 """
 
 LINES = ["black --fas", "black ", "flask r", "flask --", "pip in", "pip install --no-"]
@@ -39,6 +39,12 @@ def tool(tmp_path: Path) -> Tool:
     made.directory.mkdir()
     made.write("echo set FOO slow")
     return made
+
+
+@pytest.fixture(scope="module")
+def completions() -> str:
+    """What the lines of the tools' manuals source, as a file that a user keeps."""
+    return text_of(INITS, shell="fish")
 
 
 @pytest.fixture
@@ -165,11 +171,11 @@ def test_without_a_cache_it_is_source(
 
 
 @pytest.mark.usefixtures("daemon")
-def test_completions_are_the_same(environment: dict[str, str]) -> None:
+def test_completions_are_the_same(environment: dict[str, str], completions: str) -> None:
     script = "\n".join(complete(line) for line in LINES)
-    expected = run(f"{COMPLETIONS}\n{script}", environment)
+    expected = run(f"{completions}\n{script}", environment)
     assert "--fast" in expected[1]
-    wrapped = f"{COMPLETIONS}\n{SOURCE}\nautoloadd-complete flask black pip\n"
+    wrapped = f"{completions}\n{SOURCE}\nautoloadd-complete flask black pip\n"
     assert run(wrapped + script, environment) == expected
     answered = answers(environment)
     assert answered >= len(LINES) - 1
@@ -244,23 +250,25 @@ class Fish(PseudoTerminal):
 
 
 @pytest.mark.usefixtures("daemon")
-def test_tab_in_a_terminal_loads_ours_when_it_is_first_asked(environment: dict[str, str]) -> None:
+def test_tab_in_a_terminal_loads_ours_when_it_is_first_asked(
+    environment: dict[str, str], completions: str
+) -> None:
     lines = ("black --fas", "flask ru", "pip insta", "npm ins")
-    with Fish(environment, COMPLETIONS) as plain:
+    with Fish(environment, completions) as plain:
         expected = [plain.tab(line) for line in lines]
     assert expected[0] == "black --fast >"
     for _ in range(2):
-        with Fish(environment, f"{COMPLETIONS}\n{SOURCE}") as shell:
+        with Fish(environment, f"{completions}\n{SOURCE}") as shell:
             assert [shell.tab(line) for line in lines] == expected
     assert answers(environment) >= 3
 
 
 @pytest.mark.usefixtures("daemon")
 def test_a_daemon_that_hangs_or_goes_changes_nothing(
-    environment: dict[str, str], daemon: Daemon
+    environment: dict[str, str], daemon: Daemon, completions: str
 ) -> None:
     environment["AUTOLOADD_WAIT_MS"] = "50"
-    with Fish(environment, f"{COMPLETIONS}\n{SOURCE}") as shell:
+    with Fish(environment, f"{completions}\n{SOURCE}") as shell:
         assert shell.tab("black --fas") == "black --fast >"
         os.kill(daemon.pid, signal.SIGSTOP)
         assert shell.tab("black --fas") == "black --fast >"
