@@ -29,6 +29,7 @@ INITS = """
 _FLASK_COMPLETE=bash_source flask
 _BLACK_COMPLETE=bash_source black
 pip completion --bash
+npm completion
 echo complete -C aws_completer aws
 """
 
@@ -241,8 +242,10 @@ class Bash(PseudoTerminal):
 
 
 LINES = [
-    "black --fas", "black ", "flask r", "flask --", "pip in", "pip install --no-", "aws s3 s",
+    "black --fas", "black ", "flask r", "flask --", "pip in", "pip install --no-", "npm insta",
+    "aws s3 s", "aws s3 s\x02\x02",
 ]  # fmt: skip
+"""What is typed; the last one is completed two characters before its end."""
 
 
 @pytest.fixture
@@ -284,7 +287,7 @@ def test_what_depends_on_more_is_not_cached(
     rc = f"{completions}\n{SOURCE}"
     with Bash(environment, rc) as shell:
         for line in ("pip install -r ", "pip show ", "aws ec2 describe-instances --region ",
-                     "flask --app x ", "flask -A x r"):  # fmt: skip
+                     "flask --app app ", "flask -A app r"):  # fmt: skip
             shell.tab(line)
             assert watched(environment) == 0, line
         shell.tab("flask r")
@@ -293,7 +296,7 @@ def test_what_depends_on_more_is_not_cached(
         shell.tab("flask ru")
         assert watched(environment) == 1
         (tmp_path / ".flaskenv").unlink()
-        shell.run("export FLASK_APP=x")
+        shell.run("export FLASK_APP=app")
         shell.tab("flask ru")
         assert watched(environment) == 1
 

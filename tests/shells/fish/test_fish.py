@@ -30,6 +30,11 @@ env _BLACK_COMPLETE=fish_source black
 pip completion --fish
 """
 
+AWS = r"""
+complete -c aws -f -a '(begin; set -lx COMP_LINE (commandline); aws_completer | sed "s/ \$//"; end)'
+"""
+"""What its manual wants in config.fish."""
+
 LINES = ["black --fas", "black ", "flask r", "flask --", "pip in", "pip install --no-"]
 
 
@@ -196,6 +201,10 @@ def test_what_is_completed_without_a_completion_of_the_users(environment: dict[s
     answered = answers(environment)
     assert run(script, environment) == first
     assert answers(environment) == answered > 4
+    aws = complete("aws ec2 describe-inst")
+    assert run(f"{SOURCE}\nautoloadd-complete aws\n{aws}", environment) == run(
+        AWS + aws, environment
+    )
     said = run(f"{SOURCE}\nautoloadd-complete no-such; echo $status", environment)
     assert said == (
         0, "1\n",
@@ -209,7 +218,7 @@ def test_what_depends_on_more_is_not_cached(environment: dict[str, str], tmp_pat
     run(start, environment)
     begin = answers(environment)
     for line in ("pip install -r ", "pip show ", "aws ec2 describe-instances --region ",
-                 "flask --app x ", "flask -A x r"):  # fmt: skip
+                 "flask --app app ", "flask -A app r"):  # fmt: skip
         run(start + complete(line), environment)
         assert answers(environment) == begin, line
     run(start + complete("flask r"), environment)
@@ -217,7 +226,7 @@ def test_what_depends_on_more_is_not_cached(environment: dict[str, str], tmp_pat
     (tmp_path / ".flaskenv").touch()
     run(start + complete("flask ru"), environment)
     (tmp_path / ".flaskenv").unlink()
-    run(f"{start} set -x FLASK_APP x\n{complete('flask ru')}", environment)
+    run(f"{start} set -x FLASK_APP app\n{complete('flask ru')}", environment)
     assert answers(environment) == begin + 1
 
 
