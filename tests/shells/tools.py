@@ -1,6 +1,6 @@
 """Real programs whose start-up text and completion the tests compare, in a place of their own.
 
-`python -m tests.shells.tools` installs them, where that is not done.
+`python tests/shells/tools.py` installs them, where that is not done.
 """
 
 from __future__ import annotations

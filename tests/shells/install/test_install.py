@@ -116,6 +116,7 @@ def test_the_shell_reads_it_and_a_package_that_is_gone_is_silent(
         ran = subprocess.run(
             [name, *options, "-ic", command], capture_output=True, text=True, check=False,
             timeout=60, env=environment, stdin=subprocess.DEVNULL,
+            start_new_session=True,  # it would take the terminal of whoever runs the tests
         )  # fmt: skip
         noise = ("bash: cannot set terminal process group", "bash: no job control")
         return ran.stdout, [x for x in ran.stderr.splitlines() if not x.startswith(noise)]
