@@ -13,6 +13,7 @@ import pytest
 
 import autoloadd_client
 
+from ...running import wait_until
 from ..pseudo_terminal import PseudoTerminal
 from ..slow_tool import UNMEASURED, Tool, shell_environment
 from ..tools import text_of, tool_home
@@ -270,6 +271,22 @@ def test_tab_in_a_terminal_loads_ours_when_it_is_first_asked(
         with Fish(environment, f"{completions}\n{SOURCE}") as shell:
             assert [shell.tab(line) for line in lines] == expected
     assert answers(environment) >= 3
+
+
+def test_an_interrupt_leaves_the_shell_as_it_was(
+    environment: dict[str, str], tool: Tool, daemon: Daemon
+) -> None:
+    tool.write("sleep 60")
+    with Fish(environment, SOURCE) as shell:
+        shell.send("autoloadd-eval slow; echo ne''ver\r")
+        wait_until(lambda: tool.runs == 1, 20, "the tool to run")
+        shell.send("\x03")
+        wait_until(lambda: daemon.status()["leases"]["held"] == 0, 20, "the lease's end")
+        tool.write("echo set FOO here")
+        said = shell.run("autoloadd-eval slow; echo $FOO")
+        assert "never" not in said
+        assert said.endswith("here\r\n")
+        assert tool.runs == 2
 
 
 @pytest.mark.usefixtures("daemon")
