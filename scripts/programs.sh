@@ -9,7 +9,6 @@ programs=(
   systemd-analyze:systemd
   systemd-socket-activate:systemd
   faketime:faketime
-  npm:npm
 )
 # Only root can mount what they make; a user's PATH would not even have them.
 ((EUID)) || programs+=(mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs)

@@ -28,9 +28,10 @@ class PseudoTerminal:
     ) -> None:
         self.pid, self._master = pty.fork()
         if self.pid == 0:  # pragma: no cover  another program by the time coverage would save
+            # Not when it runs: a shell whose window changes draws its line once more.
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 100, 0, 0))
             os.chdir(directory)
             os.execvpe(command[0], list(command), {**environment, "TERM": "xterm"})
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 100, 0, 0))
         self._unread = b""
 
     def __enter__(self) -> Self:

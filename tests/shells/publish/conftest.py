@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ...e2e.conftest import ctl, run_directory
+from ...e2e.conftest import ctl
 from ...running import own_environment
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...e2e.conftest import Ctl
     from ...running import Daemon
 
-__all__ = ["ctl", "run_directory"]
+__all__ = ["ctl"]
 
 LONG_AGO = 1_600_000_000
 
@@ -89,6 +89,18 @@ class Farm:
         out, err = self.call(f"autoload +X -Uz {name} && print -r -- $functions_source[{name}]")
         assert err == ""
         return out in [f"{part}/{name}\n" for part in self.parts]
+
+
+@pytest.fixture
+def daemon(shared_daemon: Daemon) -> Daemon:
+    """A daemon that serves, with nothing in it or beside it."""
+    return shared_daemon
+
+
+@pytest.fixture
+def run_directory(asked_daemon: Daemon) -> Path:
+    """The directory of the socket, whether a daemon runs or not."""
+    return asked_daemon.directory
 
 
 @pytest.fixture

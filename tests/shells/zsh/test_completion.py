@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,7 +71,6 @@ def start(place: Path, rc: str, *, loaded: bool, before: str = "") -> Terminal:
 
     `before` stands before compinit, `rc` behind it.
     """
-    assert shutil.which("npm"), "npm is not installed; Debian: apt-get install npm"
     environment = own_environment(
         {
             **PATIENT,
