@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import autoloadd_client
+from pseudo_terminal import PseudoTerminal
 
-from ..pseudo_terminal import PseudoTerminal
 from ..slow_tool import Tool, shell_environment
 from ..tools import tool_home
 
