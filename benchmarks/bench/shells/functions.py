@@ -40,7 +40,7 @@ for file in $^fpath/[A-Za-z_]*(N-.:A); do
   { source ./one && sourced=$functions[$name] && unfunction -- $name &&
     autoload -Uz +X $file && [[ $functions[$name] == $sourced ]] && unfunction -- $name
   } || continue
-  cp $file fpath/$name && mv one sources/$name
+  cp -p $file fpath/$name && mv one sources/$name
   (( ++count < $2 )) || break
 done 2>/dev/null
 print $count
@@ -143,14 +143,14 @@ class FirstGitTab:
     _LINE, _COMPLETED = "git checkou", "git checkout"
 
     def __init__(self, setting: Setting) -> None:
-        """Publish the functions of zsh's own fpath."""
+        """Publish the functions of zsh's own fpath, which are not compiled there."""
         self._times = setting.times(FIRST_TABS)
         self._place = Place(setting, "git-tab")
         try:
-            self._place.zsh(self._place.compinit)
-            self._place.publish()
-            compinit = self._place.compinit
-            self._files = {PLAIN: compinit, PUBLISHED: f"{PLUGIN}\n{compinit}"}
+            fpath = self._place.copy_functions()
+            self._place.publish(*fpath)
+            first, last = f"fpath=({' '.join(fpath)})", self._place.compinit
+            self._files = {PLAIN: f"{first}\n{last}", PUBLISHED: f"{first}\n{PLUGIN}\n{last}"}
             for kind in self._files:
                 self._time(kind)
         except BaseException:

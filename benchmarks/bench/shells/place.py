@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,18 @@ class Place:
     def publish(self, *fpath: str) -> Path:
         """Publish zsh's compiled functions; return the directory to put first in fpath."""
         directories = fpath or self.zsh("print -rl -- $fpath").split()
-        return Path(self._autoloadctl("publish", "zsh", "--print-dir", "--fpath", *directories))
+        self._autoloadctl("publish", "zsh", "--fpath", *directories)
+        return Path(self._autoloadctl("publish", "zsh", "--print-dir"))
+
+    def copy_functions(self) -> list[str]:
+        """Return an fpath like zsh's own, but without the compiled files that Debian puts there."""
+        copies = []
+        for number, directory in enumerate(self.zsh("print -rl -- $^fpath(N/)").split()):
+            copy = self.directory / "fpath" / str(number)
+            # With their times: functions that are of this very second are not published.
+            shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("*.zwc"))
+            copies.append(str(copy))
+        return copies
 
     def zsh(self, script: str) -> str:
         """Return what a script prints, in a zsh without start-up files."""

@@ -43,7 +43,10 @@ shown() {
   } >| $ZDOTDIR/shown
 }
 """
-_OURS = re.compile(r"_autoloadd_tab \S+ |^(alias )?autoloadd-eval=.*\n", re.MULTILINE)
+_OURS = re.compile(
+    r"_autoloadd_tab \S+ |^(alias )?autoloadd-eval=.*\n|^\tbuiltin autoload -\w+ /.*\n",
+    re.MULTILINE,
+)
 _QUOTED = re.compile(r"'(_\w+)'")
 _VOLATILE = re.compile(r"^(ZDOTDIR|SHLVL|OLDPWD|_)=.*\n", re.MULTILINE)
 
