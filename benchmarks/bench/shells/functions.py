@@ -10,7 +10,7 @@ from bench.setting import in_turn
 from bench.verdicts import CannotMeasureError, Goal, PeerFailedError
 
 from .comparing import Comparison
-from .place import PLUGIN, Place
+from .place import Place
 from .terminals import start_zsh
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ class Functions:
         try:
             directory = self._select()
             farm = self._place.publish(str(directory / "fpath"))
-            self._fpath = {SOURCED: "", COMPILED: f"{farm} {directory}/fpath"}
+            self._fpath = {
+                SOURCED: "",
+                COMPILED: f"{farm} {farm.parent}/completions {directory}/fpath",
+            }
             self._load(SOURCED)
             self._expected = _digest(directory / "loaded")
         except BaseException:
@@ -150,7 +153,10 @@ class FirstGitTab:
             fpath = self._place.copy_functions()
             self._place.publish(*fpath)
             first, last = f"fpath=({' '.join(fpath)})", self._place.compinit
-            self._files = {PLAIN: f"{first}\n{last}", PUBLISHED: f"{first}\n{PLUGIN}\n{last}"}
+            self._files = {
+                PLAIN: f"{first}\n{last}",
+                PUBLISHED: f"{first}\n{self._place.plugin}\n{last}",
+            }
             for kind in self._files:
                 self._time(kind)
         except BaseException:

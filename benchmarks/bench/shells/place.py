@@ -6,24 +6,21 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import autoloadd_client.shells
 from bench.daemons import start_daemon, stop_daemon
-from bench.verdicts import CannotMeasureError, PeerFailedError
-from tool_home import keep_tools
+from bench.verdicts import PeerFailedError
+
+from .tools import keep_tools
 
 if TYPE_CHECKING:
     from bench.setting import Setting
 
-PACKAGES = ("argcomplete", "awscli", "black", "flask", "hatch", "typer", "uvicorn")
-"""From PyPI; npm, zsh, bash, fish and git are the system's."""
-
 SHELLS = Path(autoloadd_client.shells.__file__).parent
-PLUGIN = f"source {SHELLS}/autoloadd.plugin.zsh"
 
-_TOOLS = Path(__file__).parents[3] / ".bench" / "tools"
 _SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 _APP = "from flask import Flask\napp = Flask(__name__)\n"
 
@@ -33,7 +30,7 @@ class Place:
 
     def __init__(self, setting: Setting, name: str) -> None:
         """Raise BenchError where the tools cannot be installed, or the daemon does not start."""
-        tools = _keep_tools()
+        tools = keep_tools()
         self.directory = setting.servers.directory(name)
         self.home = self.directory / "home"
         self.home.mkdir()
@@ -57,11 +54,21 @@ class Place:
         """Return the line of .zshrc that starts zsh's completion, with the dump that all share."""
         return f"autoload -Uz compinit; compinit -u -d {self.directory}/dump"
 
+    @cached_property
+    def plugin(self) -> str:
+        """Return the line of .zshrc that reads the plugin; it is compiled, as managers do it."""
+        copy = self.directory / "plugin" / "autoloadd.plugin.zsh"
+        copy.parent.mkdir()
+        shutil.copy2(SHELLS / copy.name, copy)
+        self.zsh(f"zcompile {copy}")
+        return f"source {copy}"
+
     def publish(self, *fpath: str) -> Path:
         """Publish zsh's compiled functions; return the directory to put first in fpath."""
         directories = fpath or self.zsh("print -rl -- $fpath").split()
         self._autoloadctl("publish", "zsh", "--fpath", *directories)
-        return Path(self._autoloadctl("publish", "zsh", "--print-dir"))
+        printed = self._autoloadctl("publish", "zsh", "--print-dir", "--fpath", *directories)
+        return Path(printed.splitlines()[0])
 
     def copy_functions(self) -> list[str]:
         """Return an fpath like zsh's own, but without the compiled files that Debian puts there."""
@@ -84,13 +91,6 @@ class Place:
 
     def _autoloadctl(self, *arguments: str) -> str:
         return _output([sys.executable, "-m", "autoloadd_client.cli", *arguments], self.environment)
-
-
-def _keep_tools() -> Path:
-    try:
-        return keep_tools(_TOOLS, PACKAGES)
-    except subprocess.SubprocessError as exc:
-        raise CannotMeasureError(f"{', '.join(PACKAGES)} cannot be installed: {exc}") from exc
 
 
 def _output(command: list[str], environment: dict[str, str]) -> str:

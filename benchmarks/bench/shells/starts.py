@@ -10,7 +10,7 @@ from bench.setting import in_turn
 from bench.verdicts import Goal, PeerFailedError
 
 from .comparing import Comparison
-from .place import PLUGIN, Place
+from .place import Place
 from .terminals import start_zsh
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ class ZshStart:
             cached = "\n".join(f"autoloadd-eval {init}" for init in INITS)
             self._files = {
                 NONE: self._place.compinit,
-                NONE_OURS: f"{PLUGIN}\n{self._place.compinit}",
+                NONE_OURS: f"{self._place.plugin}\n{self._place.compinit}",
                 EVAL: f"{self._place.compinit}\n{plain}",
-                CACHED: f"{PLUGIN}\n{self._place.compinit}\n{cached}",
+                CACHED: f"{self._place.plugin}\n{self._place.compinit}\n{cached}",
             }
             self._expected: dict[str, str] = {}
             for kind in self._files:

@@ -14,7 +14,7 @@ from bench.setting import in_turn
 from bench.verdicts import Goal
 
 from .comparing import Comparison
-from .place import PLUGIN, SHELLS, Place
+from .place import SHELLS, Place
 from .terminals import start_bash, start_fish, start_zsh
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class ZshTabs(Tabs):
     def start_up_file(self, which: str) -> str:
         """Load the completions."""
         lines = [self.place.compinit, *(tab.loaded_by for tab in self.TABS)]
-        return "\n".join(lines if which == BEFORE else [PLUGIN, *lines])
+        return "\n".join(lines if which == BEFORE else [self.place.plugin, *lines])
 
 
 class BashTab(Tabs):
