@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BAR = 0.38
+_TICKS = (1, 10, 100, 1_000)
 _GREY = "#808890"
 """For all text: it can be read on white and on black, and so can the bars."""
 
@@ -38,12 +39,15 @@ def _draw(rounds: Mapping[str, Sequence[float]]) -> Any:
         axis.bar_label(bars, [f"{short(value)} ms" for value in values], padding=3, color=_GREY)
     axis.set_yticks(range(len(drawn)), [each.what for each in drawn])
     axis.set_xscale("log")
+    axis.set_xlim(1, 4 * max(median(rounds[each.before]) for each in drawn))
+    axis.set_xticks(_TICKS, [f"{tick:,}" for tick in _TICKS])
+    axis.minorticks_off()
     axis.set_xlabel("ms that a user waits (logarithmic)", color=_GREY)
-    axis.margins(x=0.15)
+    axis.margins(y=0.02)
     axis.legend(
         frameon=False, labelcolor=_GREY, loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2
     )
-    axis.tick_params(colors=_GREY, which="both")
+    axis.tick_params(colors=_GREY)
     for edge, spine in axis.spines.items():
         spine.set_visible(edge in ("left", "bottom"))
         spine.set_color(_GREY)
