@@ -21,7 +21,10 @@ QUIET_SECONDS = 0.03
 READY = b"\x1b]ready\x07"
 """A control sequence that a terminal passes over, sent when the shell waits for input."""
 
-_CTRL_C = "\x03"
+_CTRL_U = "\x15"
+"""Empties the line. Ctrl-C may be lost where the shell has not yet come back from completing."""
+
+_PROMPT = "> "
 
 _ZSH_READY = r"""
 PS1=$'%{\e]ready\a%}> ' RPS1= PROMPT_EOL_MARK=
@@ -69,9 +72,10 @@ class Shell(PseudoTerminal):
         shown = last_line(self._unread)
         if shown != f"> {completed}":
             raise PeerFailedError(f"TAB behind {line!r} shows {shown!r}, not {completed!r}")
-        self._unread = b""
-        self.send(_CTRL_C)
-        self._wait_ready()
+        self.send(_CTRL_U)
+        self._wait_for(_PROMPT.rstrip())
+        self._wait_quiet()
+        self._unread = _PROMPT.encode()
         return taken
 
     def run(self, command: str) -> None:
