@@ -582,10 +582,13 @@ _autoloadd_forward() {
 
 # Append the canonical text of the file $1 to $fingerprint; one that is not there has no numbers.
 _autoloadd_file_text() {
-  local -a found
+  local -a size inode mtime
   local real=${1:P}
-  if [[ -e $real ]] && zstat -A found -F %s%9. -- $real; then
-    fingerprint+=$real$'\0'$found[8]$'\0'$found[2]$'\0'$found[10]$'\0'
+  # One by one: all at once, with times as texts, would look up the names of owner and group, too.
+  if [[ -e $real ]] && zstat -A size +size -- $real && zstat -A inode +inode -- $real &&
+    zstat -A mtime -F %s%9. +mtime -- $real
+  then
+    fingerprint+=$real$'\0'$size$'\0'$inode$'\0'$mtime$'\0'
   else
     fingerprint+=$1$'\0\0\0\0'
   fi

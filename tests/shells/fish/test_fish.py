@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import autoloadd_client
+from pseudo_terminal import PseudoTerminal
 
 from ...running import wait_until
-from ..pseudo_terminal import PseudoTerminal
 from ..slow_tool import UNMEASURED, Tool, shell_environment
 from ..tools import text_of, tool_home
 

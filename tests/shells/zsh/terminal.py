@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.shells.pseudo_terminal import PseudoTerminal
+from pseudo_terminal import PseudoTerminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
