@@ -85,7 +85,7 @@ class Functions:
             farm = self._place.publish(str(directory / "fpath"))
             self._fpath = {
                 SOURCED: "",
-                COMPILED: f"{farm} {farm.parent}/completions {directory}/fpath",
+                COMPILED: f"{farm.parent}/completions {farm} {directory}/fpath",
             }
             self._load(SOURCED)
             self._expected = _digest(directory / "loaded")

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import autoloadd_client.shells
 from bench.daemons import start_daemon, stop_daemon
-from bench.verdicts import PeerFailedError
-
-from .tools import keep_tools
+from bench.verdicts import CannotMeasureError, PeerFailedError
+from shell_tools import ToolsMissingError, tool_home
 
 if TYPE_CHECKING:
     from bench.setting import Setting
@@ -30,7 +29,10 @@ class Place:
 
     def __init__(self, setting: Setting, name: str) -> None:
         """Raise BenchError where the tools cannot be installed, or the daemon does not start."""
-        tools = keep_tools()
+        try:
+            tools = tool_home()
+        except ToolsMissingError as exc:
+            raise CannotMeasureError(str(exc)) from exc
         self.directory = setting.servers.directory(name)
         self.home = self.directory / "home"
         self.home.mkdir()

@@ -6,6 +6,8 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
+from shell_tools import PACKAGES
+
 from .comparing import format_comparisons
 from .functions import FirstGitTab, Functions
 from .starts import ZshStart
@@ -21,7 +23,7 @@ KINDS = (ZshTabs, BashTab, FishTab, ZshStart, FirstGitTab, Functions)
 EXPERIMENTS: tuple[type[Experiment], ...] = KINDS
 COMPARISONS = tuple(comparison for kind in KINDS for comparison in kind.COMPARISONS)
 
-_PROGRAMS = ("zsh", "bash", "fish", "npm", "git")
+_PROGRAMS = ("zsh", "bash", "fish", "git")
 _NUMBER = re.compile(r"\d+(\.\d+)+")
 
 
@@ -35,7 +37,11 @@ def describe_machine(found: Mapping[str, str]) -> dict[str, str]:
     """Return what the figures depend on: the machine, and versions of programs."""
     kept = ("processor", "cores", "load before", "kernel", "python", "autoloadd")
     machine = {name: found[name] for name in kept}
-    return {**machine, **{program: _version(program) for program in _PROGRAMS}}
+    return {
+        **machine,
+        **{program: _version(program) for program in _PROGRAMS},
+        "tools": " ".join(PACKAGES),
+    }
 
 
 def _version(program: str) -> str:

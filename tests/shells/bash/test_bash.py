@@ -13,10 +13,10 @@ import pytest
 
 import autoloadd_client
 from pseudo_terminal import PseudoTerminal
+from shell_tools import text_of, tool_home
 
 from ...running import Daemon, wait_until
 from ..slow_tool import UNMEASURED, Tool, shell_environment
-from ..tools import text_of, tool_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.running import Daemon, own_environment, private_directory
-from tests.shells.tools import tool_home
+
+from shell_tools import tool_home
 
 from .terminal import Terminal
 from .zsh import PATIENT, PLUGIN

