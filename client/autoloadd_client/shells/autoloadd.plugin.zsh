@@ -1086,8 +1086,7 @@ _autoloadd_wake() {
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
   (( $#precmd_functions )) || unset precmd_functions
   _autoloadd_find_farm
-  # This order: for each name zsh reads the digest of a directory before it looks for its files.
-  _autoloadd_take_farm completions farm
+  _autoloadd_take_farm farm completions
   _autoloadd_publish
   (( $+_comps )) && _autoloadd_load 2>/dev/null
 }

@@ -55,7 +55,7 @@ def test_every_function_of_this_machine_is_the_same(farm: Farm, run_directory: P
     """
     with_farm = run_zsh(show, *farm.parts, home=run_directory)
     assert with_farm.stdout == run_zsh(show, home=run_directory).stdout
-    completions, functions = map(int, with_farm.stderr.split())
+    functions, completions = map(int, with_farm.stderr.split())
     # Not so many where somebody has compiled some of zsh's own in a style of their own.
     assert functions + completions == published
     assert functions > 100
