@@ -102,7 +102,8 @@ _autoloadd_bytes() {
 }
 
 # Append TYPE VALUE... to $packed as MessagePack, in shortest form. Types: str, bin, int, bool
-# (true or false), array and map (their length; the items follow), nil (no value).
+# (true or false), array and map (their length; the items follow), nil (no value), packed (bytes that
+# are that already: each step takes 8 us).
 _autoloadd_pack() {
   while (( $# )); do
     case $1 in
@@ -121,6 +122,7 @@ _autoloadd_pack() {
         else packed+=$'\xc6'; _autoloadd_bytes $#2 4
         fi
         packed+=$2 ;;
+      (packed) packed+=$2 ;;
       (array) packed+=${(#):-$(( 0x90 | $2 ))} ;;
       (map) packed+=${(#):-$(( 0x80 | $2 ))} ;;
       (int) _autoloadd_integer $2 ;;
@@ -295,9 +297,9 @@ _autoloadd_make_hello() {
   local frames=
   local -a producer=( ${(s:/:)1} )
   _autoloadd_modules || return 1
-  _autoloadd_request $'\0\x01\0\0' hello array 3 array 2 int 1 int 0 \
-    map 3 str name str $producer[1] str version str $producer[2] str pointer_width int $producer[3] \
-    map 3 str name str autoloadd.plugin.zsh str version str 1 str pid int $$
+  _autoloadd_request $'\0\x01\0\0' hello packed $'\x93\x92\x01\0\x83\xa4name' str $producer[1] \
+    packed $'\xa7version' str $producer[2] packed $'\xadpointer_width' int $producer[3] \
+    packed $'\x83\xa4name\xb4autoloadd.plugin.zsh\xa7version\xa11\xa3pid' int $$
   _autoloadd_hellos[$1]=$frames
 }
 
@@ -343,7 +345,7 @@ _autoloadd_daemon_pid() {
 
 # Only what is used is loaded: zsh/stat would else replace the command stat.
 _autoloadd_modules() {
-  {
+  (( $+builtins[zsocket] && $+builtins[zstat] && $+builtins[syswrite] )) || {
     zmodload -F zsh/net/socket b:zsocket && zmodload -F zsh/stat b:zstat &&
       zmodload -F zsh/system b:sysread b:syswrite
   } 2>/dev/null
@@ -371,20 +373,20 @@ _autoloadd_answer() {
 
 # Read an entry's name, blob, fingerprint and times: the $size bytes after its 95.
 _autoloadd_entry() {
-  # The name, and the blob's header as far as it surely is there.
-  _autoloadd_read $(( $#1 + 2 )) && [[ $bytes[1,-3] == $1 ]] || return 2
+  # The name, and as much as follows it at least: the blob's header is in that, and with a short one
+  # what comes behind.
+  _autoloadd_read $(( $#1 + 5 )) && [[ $bytes[1,-6] == $1 ]] || return 2
   (( size -= $#bytes ))
-  local header=$bytes[-2,-1]
-  case $header[1] in
-    ($'\xc4') bytes= ;;
-    ($'\xc5') _autoloadd_read 1 || return 2 ;;
-    ($'\xc6') _autoloadd_read 3 || return 2 ;;
+  local begun
+  case $bytes[-5] in
+    ($'\xc4') _autoloadd_number $bytes[-4]; begun=$bytes[-3,-1] ;;
+    ($'\xc5') _autoloadd_number $bytes[-4,-3]; begun=$bytes[-2,-1] ;;
+    ($'\xc6') _autoloadd_number $bytes[-4,-1] ;;
     (*) return 2 ;;
   esac
-  (( size -= $#bytes ))
-  _autoloadd_number $header[2]$bytes
   local -i length=number
-  (( size >= length + 3 )) && _autoloadd_read $size || return 2
+  (( size + $#begun >= length + 3 )) && _autoloadd_read $size || return 2
+  bytes=$begun$bytes
   local content=$bytes[1,length]
   bytes=$bytes[length+1,-1] stored=
   case $bytes[1] in
@@ -465,7 +467,7 @@ _autoloadd_find() {
   local frames=
   trap '' PIPE
   _autoloadd_pack str "$name"
-  _autoloadd_request $'\0\x01\0\x01' get array 3 str "$name" nil bin $fingerprint
+  _autoloadd_request $'\0\x01\0\x01' get packed $'\x93'$packed$'\xc0' bin $fingerprint
   if _autoloadd_open tool-output/1/8 $frames; then
     _autoloadd_answer $'\0\x01\0\x01' $packed
     case $? in
@@ -661,7 +663,7 @@ _autoloadd_output() {
     print -r -- $_autoloadd_usage
     _autoloadd_text=
     return 0
-  elif ! _autoloadd_options || (( ! $#words )); then
+  elif [[ ${1-} == -* ]] && ! _autoloadd_options || (( ! $#words )); then
     print -ru2 -- $_autoloadd_usage
     _autoloadd_text='(builtin exit 2)'
     return 0
@@ -1012,12 +1014,7 @@ _autoloadd_hook() {
 
 # Set $REPLY to what zsh runs to complete the arguments of TOOL.
 _autoloadd_completion_of() {
-  local pattern
-  REPLY=${_comps[$1]-}
-  [[ -z $REPLY ]] || return 0
-  for pattern in ${(k)_postpatcomps-}; do
-    [[ $1 != ${~pattern} ]] || REPLY=$_postpatcomps[$pattern]
-  done
+  REPLY=${_comps[$1]:-${_postpatcomps[(k)$1]-}}
 }
 
 # ---- start-up, and compiled functions
@@ -1094,18 +1091,16 @@ _autoloadd_wake() {
 # Have the functions of $others published anew, by one shell at a time, where one of them changed: a
 # changed file needs no haste, since zsh itself takes a newer source.
 _autoloadd_publish() {
-  local place directory
-  _autoloadd_is_there || return 0
+  local place
+  local -a times
+  _autoloadd_is_there && _autoloadd_modules || return 0
   if [[ -n $farm ]]; then
     # The farms that are used stay.
     { : >| $farm/used } 2>/dev/null
-    for directory in $others; do
-      [[ $directory -nt $farm/state ]] && break
-      directory=
-    done
-    [[ -n $directory ]] || return 0
+    zstat -A times -F %s%9. +mtime -- $farm/state $^others(N-/) 2>/dev/null
+    (( times[1] < ${${(On)times}[1]} )) || return 0
   fi
-  { _autoloadd_modules && _autoloadd_publish_alone } </dev/null &>/dev/null &!
+  _autoloadd_publish_alone </dev/null &>/dev/null &!
 }
 
 _autoloadd_publish_alone() {
