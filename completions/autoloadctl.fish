@@ -1,18 +1,19 @@
 # Made by scripts/manual from the parser of autoloadctl.
 
-# Whether the cursor is at one of these places: COMMAND:NUMBER, behind so many operands, or behind
-# an option that takes all words up to the next one.
-function __autoloadctl_at
+# Print what stands before the cursor: COMMAND:NUMBER, behind COMMAND and so many operands; the
+# number of the first operand's word, or 0; and an option that takes all words up to the next one.
+function __autoloadctl_place
     set -l words (commandline -opc)
     set -l command
     set -l operands 0
+    set -l first 0
     set -l many
     set -l plain 0
-    set -l skip 0
-    for word in $words[2..]
-        if test $skip = 1
-            set skip 0
-        else if test $plain = 0; and string match -q -- '-?*' $word
+    set -l i 1
+    while test $i -lt (count $words)
+        set i (math $i + 1)
+        set -l word $words[$i]
+        if test $plain = 0; and string match -q -- '-?*' $word
             set many
             switch $word
                 case --
@@ -20,21 +21,38 @@ function __autoloadctl_at
                 case --fpath
                     set many $word
                 case --socket --timeout --producer --binary --mtime --fingerprint-file --sync --layout --max-age --env --file --shell --kind --status --pid --rc --cache-dir
-                    set skip 1
+                    set i (math $i + 1)
             end
         else if set -q many[1]
             continue
         else if not set -q command[1]
             set command $word
         else
+            test $operands = 0; and set first $i
             test $operands = 2; or set operands (math $operands + 1)
             contains -- $command cached; and set plain 1
         end
     end
-    for place in $argv
-        string match -q -- $place "$command:$operands" $many; and return 0
+    printf '%s\n' "$command:$operands" $first $many
+end
+
+# Whether the cursor is at one of these places, or behind one of these options.
+function __autoloadctl_at
+    set -l place (__autoloadctl_place)
+    for pattern in $argv
+        string match -q -- $pattern $place[1] $place[3..3]; and return 0
     end
     return 1
+end
+
+# A tool's own words, as they are completed where it stands first.
+function __autoloadctl_command_line
+    set -l words (commandline -opc)
+    set -l first (__autoloadctl_place)[2]
+    set -l line "$(commandline -ct)"
+    test $first -gt 0; and set -p line (string escape -- $words[$first..])
+    # No tool has such a name, and `complete` would take it for an option of its own.
+    string match -q -- '-*' "$line"; or complete -C "$line"
 end
 
 # Run `autoloadctl $argv` with the --socket and --producer that were typed; an answer is waited for
@@ -47,8 +65,9 @@ function __autoloadctl_ask
             case --
                 break
             case --socket --producer
-                set -q words[(math $i + 1)]
-                and set -a given $words[$i] (string replace -r '^~/' "$HOME/" -- $words[(math $i + 1)])
+                set -l value $words[(math $i + 1)]
+                set -q value[1]
+                and set -a given $words[$i] (string replace -r '^~/' "$HOME/" -- $value)
             case '--socket=*' '--producer=*'
                 set -a given $words[$i]
         end
@@ -57,6 +76,10 @@ function __autoloadctl_ask
 end
 
 function __autoloadctl_entries
+    # An option, unless what stands before says that there are no more.
+    string match -q -- '-*' (commandline -ct)
+    and not contains -- -- (commandline -opc)
+    and return
     set -l prefix (commandline -ct | string unescape)
     __autoloadctl_ask ls -- "$prefix"
 end
@@ -95,11 +118,11 @@ complete -c autoloadctl -n '__autoloadctl_at "put:1" "import:1" "import:2" "expo
 complete -c autoloadctl -n '__autoloadctl_at "warm:0" "publish:0"' -a 'zsh'
 complete -c autoloadctl -n '__autoloadctl_at "warm:1" "warm:2"' -a '(__fish_complete_directories)'
 complete -c autoloadctl -n '__autoloadctl_at "import:0" "export:0"' -F -a 'zshrs'
-complete -c autoloadctl -n '__autoloadctl_at "cached:0"' -a '(__fish_complete_subcommand --fcs-skip=2 --socket --timeout --producer --binary --mtime --fingerprint-file --sync --layout --fpath --max-age --env --file --shell --kind --status --pid --rc --cache-dir)'
-complete -c autoloadctl -n '__autoloadctl_at "cached:1" "cached:2" "why:1" "why:2"' -a '(__fish_complete_subcommand --fcs-skip=2 --socket --timeout --producer --binary --mtime --fingerprint-file --sync --layout --fpath --max-age --env --file --shell --kind --status --pid --rc --cache-dir)'
+complete -c autoloadctl -n '__autoloadctl_at "cached:0"' -a '(__autoloadctl_command_line)'
+complete -c autoloadctl -n '__autoloadctl_at "cached:1" "cached:2" "why:1" "why:2"' -a '(__autoloadctl_command_line)'
 complete -c autoloadctl -n '__autoloadctl_at "shell:0"' -a 'install uninstall status'
 complete -c autoloadctl -n '__autoloadctl_at "shell:1"' -a 'zsh bash fish'
-complete -c autoloadctl -n '__autoloadctl_at "why:0"' -a '(__autoloadctl_entries; __fish_complete_subcommand --fcs-skip=2 --socket --timeout --producer --binary --mtime --fingerprint-file --sync --layout --fpath --max-age --env --file --shell --kind --status --pid --rc --cache-dir)'
+complete -c autoloadctl -n '__autoloadctl_at "why:0"' -a '(__autoloadctl_entries; __autoloadctl_command_line)'
 complete -c autoloadctl -n '__autoloadctl_at "drop:0" "verify:*"' -a '(__autoloadctl_shards 1)'
 complete -c autoloadctl -n '__autoloadctl_at "--fpath"' -a '(__fish_complete_directories)'
 complete -c autoloadctl -n '__autoloadctl_at ":*" "get:*" "put:*" "ls:*" "missing:*" "rm:*" "count:*" "stats:*" "clear:*" "flush:*" "warm:*" "import:*" "export:*" "publish:*" "cached:0" "shell:*" "why:*" "status:*" "ping:*" "shards:*" "drop:*" "shutdown:*" "version:*" "verify:*"' -s h -l help -d 'show this help message and exit'

@@ -10,6 +10,8 @@ programs=(
   systemd-socket-activate:systemd
   faketime:faketime
   npm:npm
+  groff:groff-base
+  man:man-db
 )
 # Only root can mount what they make; a user's PATH would not even have them.
 ((EUID)) || programs+=(mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs)

@@ -142,11 +142,11 @@ def script(program: Program) -> str:
         [
             _HEAD + (_ASKING if program.commands else "") + _PARSE.rstrip("\n"),
             *_values(program),
-            _PARSED.strip("\n").replace("{most}", str(MOST)).replace("{ending}", " | ".join(ending) or "''"),
+            _PARSED.strip("\n"),
             *_option_cases(program),
             "  esac",
             "  if [[ -z $plain && $typed == -* ]]; then",
-            '    case $command:$operands in',
+            "    case $command:$operands in",
             *_options(program),
             "    esac",
             "    compopt +o default",
@@ -161,8 +161,11 @@ def script(program: Program) -> str:
             "complete -o default -F _{name} {name}",
             "",
         ]
-    )  # fmt: skip
-    return text.replace("{name}", program.name)
+    )
+    names = {"most": str(MOST), "ending": " | ".join(ending) or "''", "name": program.name}
+    for name, value in names.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
 
 
 def _values(program: Program) -> Iterator[str]:
@@ -180,7 +183,7 @@ def _values(program: Program) -> Iterator[str]:
         yield '            given+=("$word" "${ahead/#\\~\\//$HOME/}")'
         yield "          fi"
         yield "          ;;"
-        yield f"        {' | '.join(f'{flag}=*' for flag in _SOCKET)}) given+=(\"$word\") ;;"
+        yield f'        {" | ".join(f"{flag}=*" for flag in _SOCKET)}) given+=("$word") ;;'
     else:
         single = list(program.valued_options())
     yield f"        {' | '.join(single)}) ((++i < last)) || option=$word ;;"

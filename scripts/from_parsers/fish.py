@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 _HEAD = "# Made by scripts/manual from the parser of {name}.\n"
 
 _HELPERS = r"""
-# Whether the cursor is at one of these places: COMMAND:NUMBER, behind so many operands, or behind
-# an option that takes all words up to the next one.
-function __{name}_at
+# Print what stands before the cursor: COMMAND:NUMBER, behind COMMAND and so many operands; the
+# number of the first operand's word, or 0; and an option that takes all words up to the next one.
+function __{name}_place
     set -l words (commandline -opc)
     set -l command
     set -l operands 0
+    set -l first 0
     set -l many
     set -l plain 0
-    set -l skip 0
-    for word in $words[2..]
-        if test $skip = 1
-            set skip 0
-        else if test $plain = 0; and string match -q -- '-?*' $word
+    set -l i 1
+    while test $i -lt (count $words)
+        set i (math $i + 1)
+        set -l word $words[$i]
+        if test $plain = 0; and string match -q -- '-?*' $word
             set many
             switch $word
                 case --
@@ -42,21 +43,38 @@ function __{name}_at
                 case {many}
                     set many $word
                 case {single}
-                    set skip 1
+                    set i (math $i + 1)
             end
         else if set -q many[1]
             continue
         else if not set -q command[1]
             set command $word
         else
+            test $operands = 0; and set first $i
             test $operands = {most}; or set operands (math $operands + 1)
             contains -- $command {ending}; and set plain 1
         end
     end
-    for place in $argv
-        string match -q -- $place "$command:$operands" $many; and return 0
+    printf '%s\n' "$command:$operands" $first $many
+end
+
+# Whether the cursor is at one of these places, or behind one of these options.
+function __{name}_at
+    set -l place (__{name}_place)
+    for pattern in $argv
+        string match -q -- $pattern $place[1] $place[3..3]; and return 0
     end
     return 1
+end
+
+# A tool's own words, as they are completed where it stands first.
+function __{name}_command_line
+    set -l words (commandline -opc)
+    set -l first (__{name}_place)[2]
+    set -l line "$(commandline -ct)"
+    test $first -gt 0; and set -p line (string escape -- $words[$first..])
+    # No tool has such a name, and `complete` would take it for an option of its own.
+    string match -q -- '-*' "$line"; or complete -C "$line"
 end
 
 # Run `autoloadctl $argv` with the --socket and --producer that were typed; an answer is waited for
@@ -69,8 +87,9 @@ function __{name}_ask
             case --
                 break
             case --socket --producer
-                set -q words[(math $i + 1)]
-                and set -a given $words[$i] (string replace -r '^~/' "$HOME/" -- $words[(math $i + 1)])
+                set -l value $words[(math $i + 1)]
+                set -q value[1]
+                and set -a given $words[$i] (string replace -r '^~/' "$HOME/" -- $value)
             case '--socket=*' '--producer=*'
                 set -a given $words[$i]
         end
@@ -79,6 +98,10 @@ function __{name}_ask
 end
 
 function __{name}_entries
+    # An option, unless what stands before says that there are no more.
+    string match -q -- '-*' (commandline -ct)
+    and not contains -- -- (commandline -opc)
+    and return
     set -l prefix (commandline -ct | string unescape)
     __{name}_ask ls -- "$prefix"
 end
@@ -96,11 +119,9 @@ _ACTIONS = {
     Kind.PRODUCER: "(__{name}_shards 2)",
     Kind.VARIABLE: "(set -nx)",
     Kind.PROCESS: "(__fish_complete_pids)",
-    Kind.COMMAND: "(__fish_complete_subcommand --fcs-skip=2 {valued})",
-    Kind.ENTRY_OR_COMMAND: (
-        "(__{name}_entries; __fish_complete_subcommand --fcs-skip=2 {valued})"
-    ),
-    Kind.COMMAND_LINE: "(__fish_complete_subcommand --fcs-skip=2 {valued})",
+    Kind.COMMAND: "(__{name}_command_line)",
+    Kind.ENTRY_OR_COMMAND: "(__{name}_entries; __{name}_command_line)",
+    Kind.COMMAND_LINE: "(__{name}_command_line)",
 }
 
 
@@ -124,7 +145,6 @@ def script(program: Program) -> str:
         "many": " ".join(many),
         "most": str(MOST),
         "ending": ending,
-        "valued": " ".join(program.valued_options()),
         "name": program.name,
     }.items():
         text = text.replace(f"{{{key}}}", value)

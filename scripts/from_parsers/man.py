@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from autoloadd_protocol import __version__
@@ -13,38 +14,34 @@ if TYPE_CHECKING:
     from .commands import Command, Option, Program
 
 _DESCRIPTIONS = {
-    "autoloadctl": (
-        "Options may stand before the command, and before, between and behind its operands; behind "
-        "`--` everything is an operand. Only `cached` leaves all behind its first operand to the "
-        "tool that it runs. `autoloadctl help COMMAND` shows what this page says of a command.",
-        "What is read or changed are the entries of one producer: a shell, its version, and the "
-        "width of its pointers. Where only one has entries, it need not be named.",
-    ),
-    "autoloadd": (
-        "It serves a Unix socket, keeps what shells store there, in memory and on disk, and hands "
-        "it to every shell of the same user. autoloadctl(1) talks to it; `autoloadctl shell "
-        "install zsh` (or bash, or fish) has a shell ask it by itself.",
-        "It stays in the foreground. `systemctl --user enable --now autoloadd.socket` has systemd "
-        "start it when the first shell asks.",
-    ),
+    "autoloadctl": """
+Options may stand before the command, and before, between and behind its operands; behind `--`
+everything is an operand. Only `cached` leaves all behind its first operand to the tool that it
+runs. `autoloadctl help COMMAND` shows what this page says of a command.
+
+What is read or changed are the entries of one producer: a shell, its version, and the width of its
+pointers. Where only one has entries, it need not be named.
+""",
+    "autoloadd": """
+It serves a Unix socket, keeps what shells store there, in memory and on disk, and hands it to every
+shell of the same user. autoloadctl(1) talks to it; `autoloadctl shell install zsh` (or bash, or
+fish) has a shell ask it by itself.
+
+It stays in the foreground. `systemctl --user enable --now autoloadd.socket` has systemd start it
+when the first shell asks.
+""",
 }
 """What stands behind the parser's own description."""
 
-_FILES = (
-    (
-        "/run/user/UID/autoloadd/socket",
-        "The socket. Where there is no such directory: `$XDG_RUNTIME_DIR/autoloadd/socket`, or "
-        "`run/socket` in the default cache directory.",
-    ),
-    (
-        "~/.cache/autoloadd",
-        "What is cached, a directory for each producer; in `$XDG_CACHE_HOME` if that is set.",
-    ),
-    (
-        "~/.config/autoloadd/config.toml",
-        "The daemon's configuration; in `$XDG_CONFIG_HOME` if that is set.",
-    ),
-)
+_FILES = """
+  /run/user/UID/autoloadd/socket    The socket. Where there is no such directory:
+                                    `$XDG_RUNTIME_DIR/autoloadd/socket`, or `run/socket` in the
+                                    default cache directory.
+  ~/.cache/autoloadd                What is cached, a directory for each producer; in
+                                    `$XDG_CACHE_HOME` if that is set.
+  ~/.config/autoloadd/config.toml   The daemon's configuration; in `$XDG_CONFIG_HOME` if that is
+                                    set.
+"""
 
 _SEE_ALSO = {
     "autoloadctl": (("autoloadd", 1), ("systemctl", 1), ("zshcompsys", 1), ("zshmisc", 1)),
@@ -61,22 +58,20 @@ def page(program: Program) -> str:
     lines = [
         f'.\\" Made by scripts/manual from the parser of {program.name}.',
         f'.TH {program.name.upper()} 1 "" "autoloadd {__version__}" "User Commands"',
-        # Names of programs and variables are not to be divided at a line's end.
-        ".nh\n.ad l",
+        ".ad l",
         ".SH NAME",
-        f"{program.name} \\- {_prose(_summary(program))}",
+        f"{program.name} \\- {_inline(_summary(program))}",
         ".SH SYNOPSIS",
         _synopsis(program.top.usage),
         ".SH DESCRIPTION",
-        *_paragraphs([program.top.description, *_DESCRIPTIONS[program.name]]),
+        *_text(f"{program.top.description}\n\n{_DESCRIPTIONS[program.name].strip()}"),
         ".SH OPTIONS",
         *_options(program.top.options),
         *_commands(program),
         *_sections(program, sections),
         ".SH SEE ALSO",
-        ",\n".join(f".BR {name} ({number})" for name, number in _SEE_ALSO[program.name])
-        .replace(",\n", " ,\n"),
-    ]  # fmt: skip
+        " ,\n".join(f".BR {name} ({number})" for name, number in _SEE_ALSO[program.name]),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -101,9 +96,7 @@ def _commands(program: Program) -> Iterator[str]:
         yield ".SS " + _synopsis(command.usage.removeprefix(f"{program.name} "))
         yield from _text(command.description)
         yield from _operands(command)
-        yield from _options(
-            option for option in command.options if option.flags not in everywhere
-        )
+        yield from _options(option for option in command.options if option.flags not in everywhere)
         yield from _others(program, command)
         yield ".P"
         yield from _example(command.epilog.removeprefix("examples:\n"))
@@ -143,9 +136,7 @@ def _sections(program: Program, sections: dict[str, list[str]]) -> Iterator[str]
         yield f".SH {title}"
         yield from _paragraphs(blocks)
     yield ".SH FILES"
-    for path, text in _FILES:
-        yield f".TP\n.I {_code(path)}"
-        yield _prose(text)
+    yield from _paragraphs([_FILES])
     yield ".SH EXAMPLES"
     for block in examples:
         yield from _example(block)
@@ -164,10 +155,11 @@ def _split_epilog(epilog: str) -> dict[str, list[str]]:
     title = "CONFIGURATION"
     for block in epilog.split("\n\n"):
         first, _, rest = block.partition("\n")
-        if match := _HEADING.match(first):
+        match = _HEADING.match(first)
+        if match:
             title = match["title"].upper()
-            block = "\n".join(part for part in (match["text"], rest) if part)
-        sections.setdefault(title, []).append(block)
+        body = "\n".join(part for part in (match["text"], rest) if part) if match else block
+        sections.setdefault(title, []).append(body)
     return sections
 
 
@@ -217,13 +209,23 @@ def _code(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Return a filled line: `code` in bold, and a sentence's apostrophes as they are."""
+    """Return a filled text, in short lines: `code` in bold, and apostrophes as they are."""
+    lines = wrap(_inline(text), 80, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(map(_guard, lines))
+
+
+def _inline(text: str) -> str:
     parts = text.split("`")
     shown = [
-        f"\\fB{_code(part)}\\fR" if number % 2 else _code(part).replace(r"\(aq", "'")
+        f"\\fB{_whole(part)}\\fR" if number % 2 else _code(part).replace(r"\(aq", "'")
         for number, part in enumerate(parts)
     ]
-    return _guard("".join(shown))
+    return "".join(shown)
+
+
+def _whole(code: str) -> str:
+    """Return code whose words are never divided at a line's end."""
+    return " ".join(f"\\%{_code(word)}" for word in code.split(" "))
 
 
 def _guard(line: str) -> str:

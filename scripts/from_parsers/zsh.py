@@ -17,7 +17,7 @@ _HEAD = """\
 """
 
 _ASKING = r"""
-# What `autoloadctl "$@"` prints, with the --socket and --producer that were typed, in lines: `asked`.
+# Set `asked` to the lines of `autoloadctl "$@"`, with the --socket and --producer that were typed.
 # An answer is waited for half a second.
 (( $+functions[_autoloadctl_ask] )) ||
 _autoloadctl_ask() {
@@ -29,16 +29,20 @@ _autoloadctl_ask() {
     word=${(Q)typed[i]}
     case $word in
       --) break ;;
-      --socket|--producer) (( i + 1 == at )) || given+=($word "${${(Q)typed[++i]}/#\~\//$HOME/}") ;;
+      --socket|--producer)
+        (( ++i == at )) || given+=($word "${${(Q)typed[i]}/#\~\//$HOME/}") ;;
       --socket=*|--producer=*) given+=("$word") ;;
     esac
   done
-  asked=(${(f)"$(_call_program names ${(q)${(Q)typed[1]}} ${(q)1} --timeout 0.5 ${(q)given} ${(q)@[2,-1]} 2>/dev/null)"})
+  given=("${(Q)typed[1]}" "$1" --timeout 0.5 "${given[@]}" "${(@)@[2,-1]}")
+  asked=(${(f)"$(_call_program names ${(q)given} 2>/dev/null)"})
 }
 
 (( $+functions[_autoloadctl_entries] )) ||
 _autoloadctl_entries() {
   local -a asked expl
+  # An option, unless what stands before says that there are no more.
+  [[ $PREFIX != -* || -n ${(M)typed[1,at-1]:#--} ]] || return
   _autoloadctl_ask ls -- "${(Q)PREFIX}"
   _wanted entries expl entry compadd -F line -a asked
 }
@@ -74,7 +78,7 @@ _ACTIONS = {
     Kind.ENTRY: " _autoloadctl_entries",
     Kind.SHARD: " _autoloadctl_shards",
     Kind.PRODUCER: " _autoloadctl_producers",
-    Kind.VARIABLE: "_parameters -g \"*export*\"",
+    Kind.VARIABLE: '_parameters -g "*export*"',
     Kind.PROCESS: "_pids",
 }
 
@@ -104,13 +108,14 @@ def _with_commands(program: Program) -> Iterator[str]:
     yield "  local curcontext=$curcontext context state state_descr line ret=1"
     yield "  typeset -A opt_args"
     yield "  # The whole line: below, `words` begins with the command."
-    yield "  local -a typed=(\"${(@)words}\") commands"
+    yield '  local -a typed=("${(@)words}") commands'
     yield "  integer at=CURRENT"
     yield "  commands=("
     for command in program.commands:
         yield f"    {_quote(f'{command.name}:{_colons(command.summary)}')}"
     yield "  )"
-    yield "  _arguments -C -S \\"
+    yield "  # Options behind the command are the command's: else they would hide what it is."
+    yield "  _arguments -C -S -A '-*' \\"
     own = [*_options(program.top.options), "'1: :->command'", "'*:: :->operands'"]
     yield from _specs(own, indent=4, end=" && ret=0")
     yield "  case $state in"
@@ -125,7 +130,7 @@ def _with_commands(program: Program) -> Iterator[str]:
     yield "  return ret"
     yield "}"
     yield ""
-    yield f"_{program.name} \"$@\""
+    yield f'_{program.name} "$@"'
 
 
 def _command(command: Command) -> Iterator[str]:
