@@ -230,6 +230,28 @@ def offered_by_fish(lines: list[str], place: Place) -> list[list[str]]:
     return [line.split() for line in run(["fish", "-N", "-c", script], lines, place)]
 
 
+def offered_by_zsh(lines: list[str], place: Place) -> list[list[str]]:
+    """Return what zsh's functions give to `_arguments` and `_describe` for each line."""
+    script = f"""
+        fpath=({FILES} $fpath); autoload -Uz _autoloadctl _autoloadd
+        _arguments() {{
+          specs=("$@")
+          if [[ $*[-1] == *'->operands' ]]; then
+            [[ $#typed -gt 2 ]] && {{ state=operands; shift words }} || state=command
+          fi
+        }}
+        _describe() {{ described=(${{commands%%:*}}) }}
+        while IFS= read -r line; do
+          specs=() described=() typed=() words=(${{=line}}) CURRENT=$#words
+          [[ $line != *' ' ]] || words+=('')
+          _$words[1]
+          # A spec is (what it excludes)*--flag=[text]; only the flag is always there.
+          specs=(${{${{${{specs#\\(*\\)}}#\\*}}%%[=\\[]*}})
+          [[ $line == *' ' ]] && print -r -- $described || print -r -- ${{(M)specs:#--*}}
+        done"""
+    return [line.split() for line in run(["zsh", "-fc", script], lines, place)]
+
+
 def run(command: list[str], lines: list[str], place: Place) -> list[str]:
     """Run a shell on lines; return as many lines of output."""
     ran = subprocess.run(
@@ -240,7 +262,7 @@ def run(command: list[str], lines: list[str], place: Place) -> list[str]:
     return ran.stdout.splitlines()
 
 
-@pytest.mark.parametrize("offered", [offered_by_bash, offered_by_fish])
+@pytest.mark.parametrize("offered", [offered_by_zsh, offered_by_bash, offered_by_fish])
 def test_every_option_and_command_is_offered_and_no_other(
     place: Place, offered: Callable[[list[str], Place], list[list[str]]]
 ) -> None:
