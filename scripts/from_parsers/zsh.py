@@ -17,8 +17,8 @@ _HEAD = """\
 """
 
 _ASKING = r"""
-# Set `asked` to the lines of `autoloadctl "$@"`, with the --socket and --producer that were typed.
-# An answer is waited for half a second.
+# Set `asked` to the lines of `autoloadctl "$@"`, with the --socket and --producer that were typed,
+# and `others` to the other words of the line. An answer is waited for half a second.
 (( $+functions[_autoloadctl_ask] )) ||
 _autoloadctl_ask() {
   local -a given
@@ -34,30 +34,33 @@ _autoloadctl_ask() {
       --socket=*|--producer=*) given+=("$word") ;;
     esac
   done
+  others=("${(@Q)typed[1,at-1]}" "${(@Q)typed[at+1,-1]}")
   given=("${(Q)typed[1]}" "$1" --timeout 0.5 "${given[@]}" "${(@)@[2,-1]}")
   asked=(${(f)"$(_call_program names ${(q)given} 2>/dev/null)"})
 }
 
 (( $+functions[_autoloadctl_entries] )) ||
 _autoloadctl_entries() {
-  local -a asked expl
+  local -a asked others expl
   # An option, unless what stands before says that there are no more.
   [[ $PREFIX != -* || -n ${(M)typed[1,at-1]:#--} ]] || return
   _autoloadctl_ask ls -- "${(Q)PREFIX}"
-  _wanted entries expl entry compadd -F line -a asked
+  asked=("${(@)asked:|others}")
+  _wanted entries expl entry compadd -a asked
 }
 
 (( $+functions[_autoloadctl_shards] )) ||
 _autoloadctl_shards() {
-  local -a asked expl
+  local -a asked others expl
   _autoloadctl_ask shards
   asked=(${${asked[2,-1]}%% *})
-  _wanted shards expl shard compadd -F line -a asked
+  asked=("${(@)asked:|others}")
+  _wanted shards expl shard compadd -a asked
 }
 
 (( $+functions[_autoloadctl_producers] )) ||
 _autoloadctl_producers() {
-  local -a asked expl found
+  local -a asked others expl found
   local row
   _autoloadctl_ask shards
   for row in "${(@)asked[2,-1]}"; do found+=("${${=row}[2]}"); done

@@ -51,6 +51,7 @@ COMPLETED = {
 
 ASKED = {
     "autoloadctl get _l": ("autoloadctl get _ls", "ls -- _l"),
+    "autoloadctl get _ls": ("autoloadctl get _ls", "ls -- _ls"),
     "autoloadctl get --json _l": ("autoloadctl get --json _ls", "ls -- _l"),
     "autoloadctl rm --sync fsync _l": ("autoloadctl rm --sync fsync _ls", "ls -- _l"),
     "autoloadctl get a": (r"autoloadctl get a\ b", "ls -- a"),
@@ -173,6 +174,12 @@ def test_names_are_asked_of_the_daemon(shell: Shell, place: Place) -> None:
         command, _, rest = asked.format(home=place.directory).partition(" ")
         assert place.asked() == [f"{command} --timeout 0.5 {rest}".rstrip()], line
     assert [file.name for file in place.work.iterdir()] == ["file"], "a name was run"
+
+
+def test_zsh_offers_a_name_once(place: Place) -> None:
+    with start("zsh", place) as shell:
+        assert shell.complete("autoloadctl get _git _gi") == "autoloadctl get _git _gitk "
+        assert shell.complete("autoloadctl get _ls") == "autoloadctl get _ls "
 
 
 @pytest.mark.parametrize("name", ["zsh", "fish"])
