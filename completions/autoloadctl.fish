@@ -139,7 +139,7 @@ complete -c autoloadctl -n '__autoloadctl_at "put:*" "rm:*" "clear:*" "import:*"
 complete -c autoloadctl -n '__autoloadctl_at "import:*"' -l dry-run -d 'say what would be imported, and change nothing'
 complete -c autoloadctl -n '__autoloadctl_at "export:*"' -l layout -x -a '1.95 1.63' -d 'the order of fields in zshrs\'s file: that of the rustc it was built with (default: 1.95)'
 complete -c autoloadctl -n '__autoloadctl_at "publish:*"' -l fpath -x -a '(__fish_complete_directories)' -d 'where functions are, in zsh\'s order (default: the fpath that zsh has without startup files)'
-complete -c autoloadctl -n '__autoloadctl_at "publish:*"' -l print-dir -d 'print the directory for fpath, and do nothing'
+complete -c autoloadctl -n '__autoloadctl_at "publish:*"' -l print-dir -d 'print the directory for this --fpath, and do nothing'
 complete -c autoloadctl -n '__autoloadctl_at "publish:*"' -l dry-run -d 'say what would be done, and do nothing'
 complete -c autoloadctl -n '__autoloadctl_at "cached:0"' -l max-age -x -d 'run it again after 90, 15m, 12h, 7d'
 complete -c autoloadctl -n '__autoloadctl_at "cached:0"' -l env -x -a '(set -nx)' -d 'run it again when this variable differs; may be repeated'

@@ -3,16 +3,16 @@
 
 bench_packages=(lmdb redis hiredis pymemcache pylibmc diskcache matplotlib)
 
-# Install the servers and the compiler, or say in one line what to install.
-keep_servers() {
+# keep_programs PROGRAM:PACKAGE...: install what is missing, or say in one line what to install.
+keep_programs() {
   local pair
   local -a missing=()
-  for pair in redis-server:redis-server memcached:memcached cc:gcc; do
+  for pair; do
     command -v -- "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
   done
   ((${#missing[@]})) || return 0
   if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
-    fail "the peers are not here; Debian: sudo apt-get install ${missing[*]}"
+    fail "what it measures is not here; Debian: sudo apt-get install ${missing[*]}"
   fi
   printf 'installing with apt-get: %s\n' "${missing[*]}"
   apt-get -qq update >/dev/null

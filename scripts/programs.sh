@@ -9,7 +9,6 @@ programs=(
   systemd-analyze:systemd
   systemd-socket-activate:systemd
   faketime:faketime
-  npm:npm
   groff:groff-base
   man:man-db
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--effort", type=int, default=1, help="explore this many times as much")
     group.addoption("--fault-report", help="append one line of JSON for each fault case here")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end what tests start, also where a script runs them in its background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 __all__ = ["PRODUCER", "Daemon", "RawClient", "wait_until"]

@@ -1,6 +1,7 @@
 """Run the experiments of the asked goals, round after round, and print what came out.
 
-    run_bench.py [--quick] [--goals 1,4,...] [--rounds N] [--json FILE] [--pictures] [--place DIR]
+    run_bench.py [--shells] [--quick] [--goals 1,4,...] [--rounds N] [--json FILE] [--pictures]
+                 [--place DIR]
 
 Exit status: 0 all goals met, 1 some not met, 2 invalid: a peer failed, wrong bytes came back, or
 the rounds differ too much to decide.
@@ -28,6 +29,8 @@ from .running import FAILURES, exit_status, judge_all, run, show, write_json
 from .series import Series, cost_by_entries, puts_by_processes
 from .servers import Servers
 from .setting import Setting
+from .shells import suite as shells
+from .shells.pictures import draw_shells
 from .verdicts import Figures
 
 if TYPE_CHECKING:
@@ -67,15 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         del os.environ[name]
     HOME.mkdir(exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="run-", dir=options.place or HOME))
+    experiments = shells.EXPERIMENTS if options.shells else EXPERIMENTS
     machine = table.describe_machine(place)
+    if options.shells:
+        machine = shells.describe_machine(machine)
     print(table.format_machine(machine), flush=True)
     figures, reasons, series = Figures(), list[str](), dict[str, Series]()
     try:
         with Servers(place) as servers:
             pace = QUICK_PACE if options.quick else 1.0
-            setting = Setting(servers, load.build(HOME), pace)
-            reasons += run(chosen(options.goals), setting, _rounds(options), figures)
-            if options.pictures:
+            program = HOME / "load" if options.shells else load.build(HOME)
+            setting = Setting(servers, program, pace)
+            kinds = chosen(experiments, options.goals)
+            reasons += run(kinds, setting, _rounds(options), figures)
+            if options.pictures and not options.shells:
                 series["puts by processes"] = puts_by_processes(setting, show)
                 series["cost by entries"] = cost_by_entries(setting, show)
                 show("")
@@ -83,13 +91,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reasons.append(str(exc))
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    rows = judge_all(EXPERIMENTS, options.goals, figures)
-    print(table.format_table(rows), table.say_verdict(rows, reasons), sep="\n")
+    rows = judge_all(experiments, options.goals, figures)
+    shown = (
+        shells.format_table(rows, figures.rounds) if options.shells else table.format_table(rows)
+    )
+    print(shown, table.say_verdict(rows, reasons), sep="\n")
     if options.json is not None:
         write_json(options.json, machine, rows, reasons, figures, series)
     if series and not reasons:
         for path in draw_all(PICTURES, figures.rounds, *series.values()):
             print(path)
+    if options.shells and options.pictures and not reasons:
+        print(draw_shells(PICTURES, figures.rounds))
     return exit_status(rows, reasons)
 
 
@@ -97,6 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--shells", action="store_true", help="what users of shells wait for")
     parser.add_argument("--quick", action="store_true", help="shorter and fewer rounds")
     parser.add_argument("--goals", type=_goals, default=frozenset(), help="just these: 1,4,...")
     parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}; --quick {QUICK_ROUNDS}")
@@ -106,9 +120,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def chosen(goals: frozenset[int]) -> list[type[Experiment]]:
+def chosen(kinds: Sequence[type[Experiment]], goals: frozenset[int]) -> list[type[Experiment]]:
     """Return the experiments that these goals need; for no goals, all."""
-    return [kind for kind in EXPERIMENTS if not goals or goals & {g.number for g in kind.GOALS}]
+    return [kind for kind in kinds if not goals or goals & {g.number for g in kind.GOALS}]
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:

@@ -27,9 +27,9 @@ def draw_all(
     """Write all pictures into a directory; return their files."""
     directory.mkdir(parents=True, exist_ok=True)
     return [
-        _save(_draw_latency(rounds), directory / "latency.svg"),
-        _save(_draw_puts(by_processes), directory / "puts.svg"),
-        _save(_draw_costs(by_entries), directory / "cost.svg"),
+        save(_draw_latency(rounds), directory / "latency.svg"),
+        save(_draw_puts(by_processes), directory / "puts.svg"),
+        save(_draw_costs(by_entries), directory / "cost.svg"),
     ]
 
 
@@ -43,7 +43,7 @@ def latencies(rounds: Mapping[str, Sequence[float]]) -> list[tuple[str, float]]:
 
 def _draw_latency(rounds: Mapping[str, Sequence[float]]) -> Any:
     rows = latencies(rounds)
-    figure, axes = _plots(1, height=0.4 * len(rows) + 1.2)
+    figure, axes = new_figure(1, height=0.4 * len(rows) + 1.2)
     (axis,) = axes
     colors = [OURS if name.startswith(own.KEY) else OTHERS for name, _ in rows]
     bars = axis.barh([name for name, _ in rows], [value for _, value in rows], color=colors)
@@ -55,7 +55,7 @@ def _draw_latency(rounds: Mapping[str, Sequence[float]]) -> Any:
 
 
 def _draw_puts(series: Series) -> Any:
-    figure, axes = _plots(1, height=4)
+    figure, axes = new_figure(1, height=4)
     (axis,) = axes
     for (name, line), color in zip(series.items(), LINES, strict=True):
         axis.plot(list(line), list(line.values()), marker="o", color=color, label=name)
@@ -67,7 +67,7 @@ def _draw_puts(series: Series) -> Any:
 
 
 def _draw_costs(series: Series) -> Any:
-    figure, axes = _plots(len(series), height=2.8)
+    figure, axes = new_figure(len(series), height=2.8)
     for axis, (name, line) in zip(axes, series.items(), strict=True):
         axis.plot(list(line), list(line.values()), marker="o", color=OURS)
         _set_logarithmic(axis, list(line))
@@ -87,17 +87,19 @@ def _set_logarithmic(axis: Any, ticks: list[int]) -> None:
     axis.grid(visible=True, color="#dddddd")
 
 
-def _plots(count: int, *, height: float) -> tuple[Any, list[Any]]:
+def new_figure(count: int, *, height: float) -> tuple[Any, list[Any]]:
+    """Return a figure with so many plots beside one another, and these. `height` is in inches."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - only who draws needs it
 
     figure = Figure(figsize=(max(7.0, 2.8 * count), height), layout="constrained")
     return figure, [figure.add_subplot(1, count, number + 1) for number in range(count)]
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save(figure: Any, path: Path, *, transparent: bool = False) -> Path:
+    """Write a figure as SVG; return its file."""
     # No date and fixed ids: the same figures give the same file.
     import matplotlib as mpl  # noqa: PLC0415
 
     with mpl.rc_context({"svg.hashsalt": "autoloadd", "svg.fonttype": "none"}):
-        figure.savefig(path, metadata={"Date": None})
+        figure.savefig(path, metadata={"Date": None}, transparent=transparent)
     return path

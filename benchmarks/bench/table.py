@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from .verdicts import Row
 
@@ -22,9 +22,19 @@ _PACKAGES = ("autoloadd", "trio", "lmdb", "redis", "hiredis", "pymemcache", "pyl
 
 def format_table(rows: Sequence[Row]) -> str:
     """Return the table: one line for each goal, columns as wide as they need."""
-    cells = [TITLES, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(TITLES))]
-    return "\n".join(_line(line, widths) for line in cells)
+    return align(TITLES, [_cells(row) for row in rows], right=_RIGHT)
+
+
+def align(titles: Sequence[str], lines: Sequence[Sequence[str]], *, right: Collection[int]) -> str:
+    """Return lines under their titles; the columns `right` end at one place."""
+    cells = [titles, *lines]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(titles))]
+    return "\n".join(_line(line, widths, right) for line in cells)
+
+
+def short(value: float) -> str:
+    """Return a figure with as many digits as one reads."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def say_verdict(rows: Sequence[Row], reasons: Sequence[str]) -> str:
@@ -79,9 +89,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+def _line(cells: Sequence[str], widths: Sequence[int], right: Collection[int]) -> str:
     pairs = enumerate(zip(cells, widths, strict=True))
-    aligned = [cell.rjust(w) if column in _RIGHT else cell.ljust(w) for column, (cell, w) in pairs]
+    aligned = [cell.rjust(w) if column in right else cell.ljust(w) for column, (cell, w) in pairs]
     return "  ".join(aligned).rstrip()
 
 
@@ -90,9 +100,7 @@ def _figure(value: float | None, unit: str) -> str:
 
 
 def _short(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return "" if value is None else short(value)
 
 
 def _first(path: str, key: str) -> str | None:

@@ -60,6 +60,9 @@ class Goal:
 
     The ratio is ours / peer, with `inverted` peer / ours ("40 times as fast", where the figures are
     times); without a peer it is the figure itself. One of `at_most` and `at_least` is set.
+
+    `plus` may come on top of the ratio, in the figures' unit: it is taken off ours first. Where
+    ours is at most `or_at_most`, any ratio will do.
     """
 
     number: int
@@ -70,6 +73,8 @@ class Goal:
     at_most: float | None = None
     at_least: float | None = None
     inverted: bool = False
+    plus: float = 0
+    or_at_most: float | None = None
 
     @property
     def limit(self) -> float:
@@ -82,11 +87,9 @@ class Goal:
     def wanted(self) -> str:
         """Return the limit as the table shows it."""
         sign = "<=" if self.at_most is not None else ">="
-        return f"{sign} {self.limit:,.6g}"
-
-    def accepts(self, ratio: float) -> bool:
-        """Tell whether a ratio is within the limit."""
-        return ratio <= self.limit if self.at_most is not None else ratio >= self.limit
+        plus = f" + {self.plus:g} {self.unit}" if self.plus else ""
+        enough = "" if self.or_at_most is None else f", or {self.or_at_most:g} {self.unit}"
+        return f"{sign} {self.limit:,.6g}{plus}{enough}"
 
 
 @dataclass
@@ -123,13 +126,12 @@ def judge(goal: Goal, rounds: Mapping[str, Sequence[float]]) -> Row:
     if ratios is None:
         return Row(goal, Verdict.NOT_MEASURED)
     low, high = middle_half(ratios)
-    ratio = median(ratios)
     return Row(
         goal,
-        _decide(goal, ratio, low, high),
+        _decide(goal, ratios, ours),
         ours=median(ours),
         peer=None if goal.peer is None else median(peer),
-        ratio=ratio,
+        ratio=median(ratios),
         low=low,
         high=high,
     )
@@ -146,13 +148,25 @@ def middle_half(values: Sequence[float]) -> tuple[float, float]:
 def _ratios(goal: Goal, ours: Sequence[float], peer: Sequence[float]) -> list[float] | None:
     if goal.peer is None:
         return list(ours)
-    over, under = (peer, ours) if goal.inverted else (ours, peer)
+    less = [max(0.0, value - goal.plus) for value in ours]
+    over, under = (peer, less) if goal.inverted else (less, peer)
     if 0 in under:
         return None
     return [a / b for a, b in zip(over, under, strict=True)]
 
 
-def _decide(goal: Goal, ratio: float, low: float, high: float) -> Verdict:
-    if low < goal.limit < high and high - low > TOO_WIDE * ratio:
+def _decide(goal: Goal, ratios: Sequence[float], ours: Sequence[float]) -> Verdict:
+    found = [_hold(ratios, goal.limit, is_upper=goal.at_most is not None)]
+    if goal.or_at_most is not None:
+        found.append(_hold(ours, goal.or_at_most, is_upper=True))
+    return next(v for v in (Verdict.MET, Verdict.UNDECIDED, Verdict.NOT_MET) if v in found)
+
+
+def _hold(values: Sequence[float], limit: float, *, is_upper: bool) -> Verdict:
+    """Hold the median of values against a limit."""
+    low, high = middle_half(values)
+    middle = median(values)
+    if low < limit < high and high - low > TOO_WIDE * middle:
         return Verdict.UNDECIDED
-    return Verdict.MET if goal.accepts(ratio) else Verdict.NOT_MET
+    is_within = middle <= limit if is_upper else middle >= limit
+    return Verdict.MET if is_within else Verdict.NOT_MET

@@ -21,7 +21,7 @@ from autoloadd_protocol.limits import CONNECTIONS
 
 from .descriptors import are_short
 from .peers import Peer, is_our_user, longest_idle
-from .plain_gets import PlainGets
+from .plain_requests import PlainRequests
 from .shortage import Shortage
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ _NS_WITHOUT_CHECKPOINT = 5_000_000
 """Signals, ticks and finished syncs wait this long at most while clients keep the loop busy."""
 
 _AWAY_NS = 1_000_000_000
-_IDLE_POLLS = 20
-"""Extra polls before waiting, while one client alone is active: its next request comes within them,
-and going to sleep and waking up costs more (25% of its rate)."""
+_AWAKE_NS = 50_000
+"""How long to look again and again before waiting, while one client alone is active: its next
+request mostly comes in that time, and to go to sleep and be woken up costs more."""
 
 _NAP_SECONDS = 0.001
 _NAPS = 4
@@ -56,7 +56,7 @@ class EpollServer:
         self._epoll = select.epoll()
         self._peers: dict[int, Peer] = {}
         self._quiet: dict[int, Peer] = {}
-        self._plain_gets = PlainGets(context, self._quiet)
+        self._plain_requests = PlainRequests(context, self._quiet)
         self._listener: socket.socket | None = None
         self._accepting = False
         self._shortage = Shortage(context.metrics)
@@ -108,7 +108,7 @@ class EpollServer:
 
     async def serve(self) -> None:
         """Serve for ever."""
-        polls = naps = 0
+        awake_until = naps = 0
         wait = 0.0
         writer = self._context.writer
         writer.may_gather = True
@@ -117,9 +117,9 @@ class EpollServer:
             while True:
                 events = self._epoll.poll(wait, _EVENTS_PER_TURN)
                 if events or self._again or self._answered or writer.is_gathering:
-                    polls = _IDLE_POLLS if len(events) == 1 else 0
-                    naps = _NAPS
                     self._handle(events)
+                    awake_until = self._context.now_ns + _AWAKE_NS if len(events) == 1 else 0
+                    naps = _NAPS
                     is_waiting = writer.is_busy and not (self._again or self._answered)
                     wait = _NAP_SECONDS if is_waiting else 0.0
                     if self._context.now_ns - last_checkpoint > _NS_WITHOUT_CHECKPOINT:
@@ -127,8 +127,9 @@ class EpollServer:
                         last_checkpoint = time.monotonic_ns()
                 elif naps and wait:
                     naps -= 1
-                elif polls and not wait:
-                    polls -= 1
+                elif awake_until and not wait:
+                    if time.monotonic_ns() > awake_until:
+                        awake_until = 0
                 else:
                     wait = 0.0
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -181,7 +182,7 @@ class EpollServer:
         self._context.now_ns = time.monotonic_ns()
         # First: who is answered writes the next request while others are read.
         self._run_delivered()
-        left = self._plain_gets.answer(events) if self._room.is_ample else events
+        left = self._plain_requests.answer(events) if self._room.is_ample else events
         if left or self._again or self._answered or not self._context.writer.is_idle:
             self._turn(left)
 

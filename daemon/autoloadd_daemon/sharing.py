@@ -86,23 +86,14 @@ class Sharing:
         return ["attach"] if IS_SUPPORTED and hasattr(os, "memfd_create") else []
 
     @property
-    def pinned_images(self) -> int:
-        """How many images clients hold that are not their shard's present one."""
-        held = {(h.shard, h.generation) for h in self._held.values()}
-        return sum(
-            shard.image is None or shard.image.header.generation != generation
-            for shard, generation in held
-        )
-
-    @property
-    def pinned_bytes(self) -> int:
-        """What those take."""
+    def pinned(self) -> list[int]:
+        """Lengths in bytes of the images that clients hold and that no shard has any more."""
         held = {(h.shard, h.generation): h.image_bytes for h in self._held.values()}
-        return sum(
+        return [
             size
             for (shard, generation), size in held.items()
             if shard.image is None or shard.image.header.generation != generation
-        )
+        ]
 
     def attach(self, session: Session, shard: Shard) -> tuple[dict[str, int], tuple[int, int]]:
         """Return the answer, and the descriptors of image and page: still ours.

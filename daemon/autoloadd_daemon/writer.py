@@ -25,7 +25,7 @@ from .errors import DescriptorsError, StorageError
 from .gathering import Gathering
 from .groups import Group
 from .leases import Leases
-from .writes import Flush
+from .writes import Drop, Flush
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,17 +50,6 @@ _BATCH_BYTES = 4 * 1024 * 1024
 """The bounds on memory and disk are looked at between batches."""
 _BATCH_SHARDS = 16
 """Each may need a descriptor for a new journal."""
-
-
-class Drop:
-    """Remove a whole shard: nothing else is written meanwhile."""
-
-    sync = "write"
-    stored_bytes = 0
-
-    def __init__(self, shard_id: str, done: Callable[[object | RequestError], None]) -> None:
-        self.shard_id = shard_id
-        self.done = done
 
 
 class Writer:

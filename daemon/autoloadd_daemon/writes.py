@@ -211,3 +211,14 @@ class Flush(Write):
     def apply(self, shard: Shard, generation: int) -> object:
         """Change nothing; the result is the generation that is on stable storage now."""
         return shard.generation
+
+
+class Drop:
+    """Remove a whole shard: nothing else is written meanwhile."""
+
+    sync = "write"
+    stored_bytes = 0
+
+    def __init__(self, shard_id: str, done: Done) -> None:
+        self.shard_id = shard_id
+        self.done = done

@@ -10,35 +10,23 @@ nothing, a time, or nils in its place and the fingerprint's. Reading that takes 
 from __future__ import annotations
 
 from functools import lru_cache
-from struct import Struct
 from struct import error as StructError  # noqa: N812  # it is a class
 
 from .decoding import decode_int
 from .encoding import NIL
 from .framing import LENGTH_BYTES
+from .plain_frame import KIND, NAME_AT, NAME_END, unpack_head
 
 ANY_TIME = -(2**63)
 """No entry is older."""
 
 _NEWEST_TIME = 2**63 - 1
 
-_HEAD = Struct(">I3s4s5sB")
-"""Length, kind and mark of the id, id, method with the parameters' header, header of the name."""
-
-_UNPACK_HEAD = _HEAD.unpack_from
-_KIND = b"\x94\x00\xce"
-_NAME_AT = _HEAD.size
-_NAME_END = _NAME_AT - 0xA0
 _MOST_REST_BYTES = 10
 """A time of 9 bytes and a nil."""
 
 _RESTS = 256
 """A client sends the same time with every get: that of its shell's binary."""
-
-_ANSWER_HEAD = Struct(">I3s4sB")
-_ANSWER_KIND = b"\x94\x01\xce"
-_BEFORE_RESULT = _ANSWER_HEAD.size - LENGTH_BYTES
-_NIL = 0xC0
 
 
 def read_plain_get(data: bytes) -> tuple[bytes, bytes, int] | None:
@@ -48,26 +36,21 @@ def read_plain_get(data: bytes) -> tuple[bytes, bytes, int] | None:
     not be UTF-8: only one that is stored is known to be a name.
     """
     try:
-        payload_size, kind, request_id, method, name_head = _UNPACK_HEAD(data)
+        payload_size, kind, request_id, method, name_head = unpack_head(data)
     except StructError:
         return None
     size = len(data)
-    end = _NAME_END + name_head
+    end = NAME_END + name_head
     if (
         payload_size != size - LENGTH_BYTES
-        or kind != _KIND
-        or not _NAME_AT < end <= size <= end + _MOST_REST_BYTES
+        or kind != KIND
+        or not NAME_AT < end <= size <= end + _MOST_REST_BYTES
     ):
         return None
     expected, oldest = _read_rest(data[end:])
     if method != expected:
         return None
-    return request_id, data[_NAME_AT:end], oldest
-
-
-def answer_head(request_id: bytes, result_bytes: int) -> bytes:
-    """Return what stands before the result in the answer's frame; the id is four bytes."""
-    return _ANSWER_HEAD.pack(_BEFORE_RESULT + result_bytes, _ANSWER_KIND, request_id, _NIL)
+    return request_id, data[NAME_AT:end], oldest
 
 
 @lru_cache(maxsize=_RESTS)

@@ -10,7 +10,6 @@ takes 3 us; by `messages.decode_request`, the checks of each parameter and `enco
 from __future__ import annotations
 
 from functools import lru_cache
-from struct import Struct
 from struct import error as StructError  # noqa: N812  # it is a class
 
 from .encoding import encode_int, encode_optional_bin, encode_uint
@@ -19,27 +18,16 @@ from .framing import LENGTH_BYTES
 from .limits import BLOB_BYTES
 from .messages import decode_request
 from .parameters import read_fingerprint, read_sync, read_time
+from .plain_frame import KIND, NAME_AT, NAME_END, answer_head, unpack_head
 from .record import Record, join_record
 
-_HEAD = Struct(">I3s4s5sB")
-"""Length, kind and mark of the id, id, method with the parameters' header, header of the name."""
-
-_UNPACK_HEAD = _HEAD.unpack_from
-_KIND = b"\x94\x00\xce"
 _METHOD = b"\xa3put\x95"
-_NAME_AT = _HEAD.size
-_NAME_HEAD_AT = _NAME_AT - 1
-_NAME_END = _NAME_AT - 0xA0
-_LONGEST_NAME_END = _NAME_AT + 31
+_NAME_HEAD_AT = NAME_AT - 1
+_LONGEST_NAME_END = NAME_AT + 31
 _SIZE_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 _MOST_REST_BYTES = 256
 _RESTS = 256
 """A client sends the same time and sync with every put: those of its shell's binary and its own."""
-
-_ANSWER_HEAD = Struct(">I3s4sB")
-_ANSWER_KIND = b"\x94\x01\xce"
-_BEFORE_RESULT = _ANSWER_HEAD.size - LENGTH_BYTES
-_NIL = 0xC0
 
 
 def read_plain_put(data: bytes, now_ns: int) -> tuple[bytes, bytes, Record, str] | None:
@@ -48,18 +36,18 @@ def read_plain_put(data: bytes, now_ns: int) -> tuple[bytes, bytes, Record, str]
     The id is four bytes, as they stand there. What the general way refuses is not of this form.
     """
     try:
-        payload_size, kind, request_id, method, name_head = _UNPACK_HEAD(data)
-        name_end = _NAME_END + name_head
+        payload_size, kind, request_id, method, name_head = unpack_head(data)
+        name_end = NAME_END + name_head
         blob_at = name_end + 1 + _SIZE_BYTES[data[name_end]]
     except (StructError, IndexError, KeyError):
         return None
-    name = data[_NAME_AT:name_end]
+    name = data[NAME_AT:name_end]
     blob_end = blob_at + int.from_bytes(data[name_end + 1 : blob_at], "big")
     if (
         payload_size != len(data) - LENGTH_BYTES
-        or kind != _KIND
+        or kind != KIND
         or method != _METHOD
-        or not _NAME_AT < name_end <= _LONGEST_NAME_END
+        or not NAME_AT < name_end <= _LONGEST_NAME_END
         or not name.isascii()
         or not blob_end < len(data) <= blob_end + _MOST_REST_BYTES
         or blob_end - blob_at > BLOB_BYTES
@@ -78,7 +66,7 @@ def read_plain_put(data: bytes, now_ns: int) -> tuple[bytes, bytes, Record, str]
 def answer_to_put(request_id: bytes, generation: int) -> bytes:
     """Return the whole frame of the answer; the id is four bytes."""
     result = encode_uint(generation)
-    return _ANSWER_HEAD.pack(_BEFORE_RESULT + len(result), _ANSWER_KIND, request_id, _NIL) + result
+    return answer_head(request_id, len(result)) + result
 
 
 @lru_cache(maxsize=_RESTS)

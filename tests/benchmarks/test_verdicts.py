@@ -85,3 +85,23 @@ def test_only_met_and_not_met_are_valid() -> None:
 def test_middle_half_of_few_values_is_all_of_them() -> None:
     assert middle_half([3.0, 1.0, 2.0]) == (1.0, 3.0)
     assert middle_half([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 4.0)
+
+
+def test_what_may_come_on_top_is_taken_off_first() -> None:
+    goal = Goal(number=4, what="x", ours="ours", peer="peer", unit="ms", at_most=1.15, plus=10)
+    assert goal.wanted == "<= 1.15 + 10 ms"
+    assert verdict(goal, [33.0] * 5, [20.0] * 5) is Verdict.MET
+    assert verdict(goal, [33.1] * 5, [20.0] * 5) is Verdict.NOT_MET
+    # Below what may come on top there is no negative time.
+    assert judge(goal, {"ours": [9.0] * 5, "peer": [20.0] * 5}).ratio == 0
+
+
+def test_a_figure_that_is_enough_whatever_the_ratio() -> None:
+    goal = Goal(
+        number=1, what="x", ours="ours", peer="peer", unit="ms", at_most=0.05, or_at_most=10
+    )
+    assert goal.wanted == "<= 0.05, or 10 ms"
+    assert verdict(goal, [10.0] * 5, [20.0] * 5) is Verdict.MET
+    assert verdict(goal, [11.0] * 5, [220.0] * 5) is Verdict.MET
+    assert verdict(goal, [11.0] * 5, [219.0] * 5) is Verdict.NOT_MET
+    assert verdict(goal, [5.0, 8.0, 11.0, 12.0, 15.0], [20.0] * 5) is Verdict.UNDECIDED

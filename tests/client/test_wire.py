@@ -5,7 +5,6 @@ from __future__ import annotations
 import _socket
 import gc
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from autoloadd_protocol.errors import FrameError
 from autoloadd_protocol.framing import encode_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from ..running import Daemon
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 SOON = 0.2
 LATE = 15.0
 GETS = 200
+LOOKS = 24
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_a_get_is_three_system_calls(daemon: Daemon, tmp_path: Path) -> None:
     with daemon.cache() as cache:
         cache.put("name", bytes(3000))
 
-    def count(gets: int) -> Counter[str]:
+    def count(gets: int) -> Counter[tuple[str, bool]]:
         log = tmp_path / f"log-{gets}"
         program = [sys.executable, "-c", PROGRAM, daemon.socket_path, str(gets)]
         environment = {key: value for key, value in os.environ.items() if "COVERAGE" not in key}
@@ -182,8 +182,80 @@ def test_a_get_is_three_system_calls(daemon: Daemon, tmp_path: Path) -> None:
             ["strace", "-qq", "-o", log, "-e", "signal=none", *program],
             check=True, env=environment, timeout=60,
         )  # fmt: skip
-        return Counter(re.findall(r"^(\w+)\(", log.read_text(), re.MULTILINE))
+        lines = log.read_text().splitlines()
+        return Counter((line.partition("(")[0], "EAGAIN" not in line) for line in lines)
 
     more = count(10 + GETS) - count(10)
-    calls = {name: number / GETS for name, number in more.items() if number > GETS / 10}
-    assert calls == {"sendto": 1, "poll": 1, "recvfrom": 1, "getpid": 1}
+    calls = {call: number / GETS for call, number in more.items() if number > GETS / 10}
+    # Looks that found nothing yet, and sleeps: how many depends on how fast both are.
+    looks, polls = calls.pop(("recvfrom", False), 0), calls.pop(("poll", True), 0)
+    assert calls == {("sendto", True): 1, ("recvfrom", True): 1, ("getpid", True): 1}
+    assert looks <= LOOKS
+    assert polls <= 1
+
+
+def receives(wire: Wire, *, behind: Callable[[], object]) -> int:
+    """Receive a frame; return how often the socket was asked for it.
+
+    `behind` runs once it was asked as often as it is without going to sleep.
+    """
+    asked, last = 0, 1 if wire._asleep_for else LOOKS + 1
+
+    def note(_frame: object, event: str, function: object) -> None:
+        nonlocal asked
+        if event == "c_call" and getattr(function, "__name__", "") == "recv":
+            asked += 1
+            if asked == last:
+                behind()
+
+    sys.setprofile(note)
+    try:
+        wire.receive_frame(in_time())
+    finally:
+        sys.setprofile(None)
+    return asked
+
+
+def test_an_answer_that_is_there_costs_one_call(pair: tuple[Wire, _socket.socket]) -> None:
+    wire, far = pair
+    for _ in range(3 * LOOKS):
+        far.send(encode_frame(b"x"))
+        assert receives(wire, behind=lambda: None) == 1
+
+
+def test_looking_in_vain_is_given_up_for_longer_and_longer(
+    pair: tuple[Wire, _socket.socket],
+) -> None:
+    wire, far = pair
+    asked = "".join(
+        ".L"[receives(wire, behind=lambda: far.send(encode_frame(b"x"))) > 1] for _ in range(500)
+    )
+    first, *pauses = [len(pause) for pause in asked.split("L")]
+    assert first == 8
+    assert pauses[:7] == [2, 4, 8, 16, 32, 64, 64]
+
+
+def test_an_answer_in_time_has_the_next_one_looked_for(pair: tuple[Wire, _socket.socket]) -> None:
+    wire, far = pair
+    late = encode_frame(b"x")
+    while receives(wire, behind=lambda: far.send(late)) == 1:
+        continue
+    for _ in range(3):
+        # In vain twice as long as before, if nothing had come in between.
+        assert receives(wire, behind=lambda: far.send(late)) == 1
+        assert receives(wire, behind=lambda: far.send(late)) == 1
+        far.send(late)
+        assert receives(wire, behind=lambda: None) == 1
+        assert receives(wire, behind=lambda: far.send(late)) == LOOKS + 1
+
+
+def test_a_server_that_sends_a_little_at_once_each_time_does_not_outlast_the_deadline(
+    pair: tuple[Wire, _socket.socket],
+) -> None:
+    wire, far = pair
+    for _ in range(8):
+        far.send(encode_frame(b"x"))
+        wire.receive_frame(in_time())
+    far.send(encode_frame(b"x"))
+    with pytest.raises(TimeoutError):
+        wire.receive_frame(time.monotonic() - 1)

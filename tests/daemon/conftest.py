@@ -1,15 +1,17 @@
-"""Where the tests of the daemon's package keep their files."""
+"""The daemon's parts, and where the tests of its package keep their files."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .harness import Life
+from .engine import Engine
+from .harness import Clock, Life, RecordingFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,3 +26,21 @@ def cache_dir() -> Iterator[Path]:
     for life in list(Life.alive):
         life.crash()
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def files() -> RecordingFiles:
+    return RecordingFiles()
+
+
+@pytest.fixture
+def engine(cache_dir: Path, files: RecordingFiles) -> Iterator[Engine]:
+    with Engine(cache_dir, files) as engine:
+        yield engine
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic_ns", clock)
+    return clock

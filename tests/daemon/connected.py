@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from autoloadd_daemon.peers import Peer
-from autoloadd_daemon.plain_gets import PlainGets
+from autoloadd_daemon.plain_requests import PlainRequests
 from autoloadd_protocol.framing import encode_frame
 from autoloadd_protocol.messages import encode_request
 
@@ -33,7 +33,7 @@ class Client:
         self.descriptor = self.peer.descriptor
         self.ask(encode_frame(encode_request(1, "hello", [[1, 0], PRODUCER.as_map()])))
         self.quiet = {self.descriptor: self.peer}
-        self.plain_gets = PlainGets(engine.context, self.quiet)
+        self.plain_requests = PlainRequests(engine.context, self.quiet)
 
     def close(self) -> None:
         self.socket.close()
@@ -48,7 +48,7 @@ class Client:
 
     def turn(self, event: int = READABLE) -> list[tuple[int, int]]:
         """Return what is left of an event."""
-        return self.plain_gets.answer([(self.descriptor, event)])
+        return self.plain_requests.answer([(self.descriptor, event)])
 
     def fill(self) -> int:
         """Send until the client's socket takes nothing more; return the bytes."""

@@ -336,6 +336,16 @@ def no_descriptor_left() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+class Clock:
+    """CLOCK_MONOTONIC as the tests set it, in ns."""
+
+    def __init__(self) -> None:
+        self.now_ns = 5_000_000_000
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
 def files_in(directory: Path) -> dict[str, bytes]:
     """Return every file's bytes by name."""
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}

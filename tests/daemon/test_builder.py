@@ -15,8 +15,7 @@ import trio.testing
 
 from autoloadd_daemon.errors import StorageError
 from autoloadd_daemon.threads import StandingThread
-from autoloadd_daemon.writer import Drop
-from autoloadd_daemon.writes import Put
+from autoloadd_daemon.writes import Drop, Put
 from autoloadd_protocol.errors import NOT_DURABLE, RequestError
 from autoloadd_protocol.producer import Producer
 
@@ -33,11 +32,6 @@ OTHER = Producer("bash", "5.2", 8)
 BIG = Item(b"x" * 700_000)
 SMALL = Item(b"y")
 SECONDS = 20
-
-
-@pytest.fixture
-def files() -> RecordingFiles:
-    return RecordingFiles()
 
 
 @pytest.fixture

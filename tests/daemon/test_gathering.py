@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,31 +9,12 @@ import pytest
 from autoloadd_daemon.gathering import LONGEST_NS, Gathering
 from autoloadd_daemon.writes import Put
 
-from .engine import Engine
-from .harness import PRODUCER, Item, RecordingFiles, records_of
+from .harness import PRODUCER, Clock, Item, RecordingFiles, records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from .engine import Engine
 
 MS = 1_000_000
-
-
-class Clock:
-    """CLOCK_MONOTONIC as the tests set it."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1_000 * MS
-
-    def __call__(self) -> int:
-        return self.now_ns
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "monotonic_ns", clock)
-    return clock
 
 
 def test_it_waits_for_those_who_were_answered_together(clock: Clock) -> None:
@@ -62,15 +42,9 @@ def test_never_long(clock: Clock) -> None:
 
 
 @pytest.fixture
-def files() -> RecordingFiles:
-    return RecordingFiles()
-
-
-@pytest.fixture
-def engine(cache_dir: Path, files: RecordingFiles) -> Iterator[Engine]:
-    with Engine(cache_dir, files) as engine:
-        engine.writer.may_gather = True
-        yield engine
+def engine(engine: Engine) -> Engine:
+    engine.writer.may_gather = True
+    return engine
 
 
 def put(engine: Engine, answers: list[object], name: bytes, sync: str = "fsync") -> None:
@@ -78,15 +52,21 @@ def put(engine: Engine, answers: list[object], name: bytes, sync: str = "fsync")
     engine.writer.submit(Put(PRODUCER, sync, answers.append, records))
 
 
-def test_one_sync_serves_those_who_come_one_after_another(
-    engine: Engine, files: RecordingFiles, clock: Clock
-) -> None:
+def synced_together(engine: Engine, clock: Clock) -> list[object]:
+    """Put two entries by one sync of a millisecond; return the answers, to which more may come."""
     answers: list[object] = []
     put(engine, answers, b"a")
     put(engine, answers, b"b")
     engine.writer.turn()
     clock.now_ns += MS
     engine.run_callback()
+    return answers
+
+
+def test_one_sync_serves_those_who_come_one_after_another(
+    engine: Engine, files: RecordingFiles, clock: Clock
+) -> None:
+    answers = synced_together(engine, clock)
     assert answers == [1, 2]
     files.log.clear()
     put(engine, answers, b"a")
@@ -103,12 +83,7 @@ def test_one_sync_serves_those_who_come_one_after_another(
 
 
 def test_who_comes_no_more_is_not_waited_for(engine: Engine, clock: Clock) -> None:
-    answers: list[object] = []
-    put(engine, answers, b"a")
-    put(engine, answers, b"b")
-    engine.writer.turn()
-    clock.now_ns += MS
-    engine.run_callback()
+    answers = synced_together(engine, clock)
     put(engine, answers, b"a")
     engine.writer.turn()
     assert engine.writer.is_gathering
@@ -120,12 +95,7 @@ def test_who_comes_no_more_is_not_waited_for(engine: Engine, clock: Clock) -> No
 
 
 def test_writes_without_a_sync_wait_for_nobody(engine: Engine, clock: Clock) -> None:
-    answers: list[object] = []
-    put(engine, answers, b"a")
-    put(engine, answers, b"b")
-    engine.writer.turn()
-    clock.now_ns += MS
-    engine.run_callback()
+    answers = synced_together(engine, clock)
     put(engine, answers, b"a", "write")
     engine.writer.turn()
     assert answers == [1, 2, 3]
@@ -133,12 +103,7 @@ def test_writes_without_a_sync_wait_for_nobody(engine: Engine, clock: Clock) -> 
 
 def test_where_no_turn_follows_by_itself_nothing_gathers(engine: Engine, clock: Clock) -> None:
     engine.writer.may_gather = False
-    answers: list[object] = []
-    put(engine, answers, b"a")
-    put(engine, answers, b"b")
-    engine.writer.turn()
-    clock.now_ns += MS
-    engine.run_callback()
+    answers = synced_together(engine, clock)
     put(engine, answers, b"a")
     engine.writer.turn()
     assert engine.writer.is_busy
@@ -148,12 +113,7 @@ def test_where_no_turn_follows_by_itself_nothing_gathers(engine: Engine, clock: 
 
 def test_nothing_gathers_while_a_shard_is_dropped(engine: Engine, clock: Clock) -> None:
     """Who is told that something gathers asks again and again, without sleeping."""
-    answers: list[object] = []
-    put(engine, answers, b"a")
-    put(engine, answers, b"b")
-    engine.writer.turn()
-    clock.now_ns += MS
-    engine.run_callback()
+    answers = synced_together(engine, clock)
     put(engine, answers, b"a")
     engine.writer.turn()
     assert engine.writer.is_gathering

@@ -18,17 +18,11 @@ from .engine import Engine, Talk
 from .harness import PRODUCER, RecordingFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 OTHER_PRODUCER = PRODUCER.as_map() | {"build": "other"}
 WAIT = (None, None, 10_000)
-
-
-@pytest.fixture
-def engine(cache_dir: Path) -> Iterator[Engine]:
-    with Engine(cache_dir) as engine:
-        yield engine
 
 
 def begin_to_wait(talk: Talk, name: str = "a", *params: object) -> int:

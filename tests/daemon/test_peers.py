@@ -11,19 +11,12 @@ from autoloadd_daemon.peers import Peer, is_our_user
 from autoloadd_daemon.room import READ_BYTES
 from autoloadd_protocol.limits import FRAME_SECONDS, UNSENT_PROGRESS_BYTES, UNSENT_SECONDS
 
-from .engine import Engine
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from .engine import Engine
 
 S = 1_000_000_000
-
-
-@pytest.fixture
-def engine(cache_dir: Path) -> Iterator[Engine]:
-    with Engine(cache_dir) as engine:
-        yield engine
 
 
 @pytest.fixture

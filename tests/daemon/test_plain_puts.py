@@ -21,24 +21,12 @@ from .harness import PRODUCER, RecordingFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from autoloadd_protocol.record import Record
 
 READ_ALREADY = select.EPOLLOUT
 NAME = b"compinit"
 BLOB = b"blob" * 700
-
-
-@pytest.fixture
-def files() -> RecordingFiles:
-    return RecordingFiles()
-
-
-@pytest.fixture
-def engine(cache_dir: Path, files: RecordingFiles) -> Iterator[Engine]:
-    with Engine(cache_dir, files) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -18,16 +18,9 @@ from .harness import PRODUCER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 S = 1_000_000_000
 BEGUN = FRAME_BYTES.to_bytes(4, "big")
-
-
-@pytest.fixture
-def engine(cache_dir: Path) -> Iterator[Engine]:
-    with Engine(cache_dir) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ async def test_one_that_comes_while_the_one_before_is_run_is_not_forgotten(
     with Engine(cache_dir) as engine:
         server = EpollServer(engine.context)
         ended = trio.Event()
-        answer = server._plain_gets.answer
+        answer = server._plain_requests.answer
 
         def answer_late(events: list[tuple[int, int]]) -> list[tuple[int, int]]:
             # Between the look at what was delivered, and the read of the event.
@@ -61,7 +61,7 @@ async def test_one_that_comes_while_the_one_before_is_run_is_not_forgotten(
                 server.deliver(ended.set)
             return answer(events)
 
-        server._plain_gets.answer = answer_late  # type: ignore[method-assign]
+        server._plain_requests.answer = answer_late  # type: ignore[method-assign]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve)
             await trio.testing.wait_all_tasks_blocked()

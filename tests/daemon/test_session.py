@@ -30,14 +30,7 @@ from .engine import Engine, Talk, framed
 from .harness import PRODUCER, RecordingFiles, no_descriptor_left
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def engine(cache_dir: Path) -> Iterator[Engine]:
-    with Engine(cache_dir) as engine:
-        yield engine
 
 
 @pytest.fixture

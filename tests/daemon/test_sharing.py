@@ -262,11 +262,11 @@ def test_clients_hold_three_images_of_a_shard_at_most(engine: Engine, sharing: S
         build(engine, f"n{number}")
         holders.append(new_session(engine))
         sharing.attach(holders[-1], shard)
-    assert sharing.pinned_images == 2
-    assert sharing.pinned_bytes > 0
+    assert len(sharing.pinned) == 2
+    assert min(sharing.pinned) > 0
     sharing.attach(new_session(engine), shard)
     build(engine, "one more")
-    assert sharing.pinned_images == 3
+    assert len(sharing.pinned) == 3
     with pytest.raises(RequestError) as refused:
         sharing.attach(new_session(engine), shard)
     assert refused.value.code == BUSY
@@ -278,7 +278,7 @@ def test_one_client_may_follow_for_ever(engine: Engine, sharing: Sharing) -> Non
     session = new_session(engine)
     for number in range(10):
         sharing.attach(session, build(engine, f"n{number}"))
-    assert sharing.pinned_images == 0
+    assert not sharing.pinned
 
 
 def test_a_dropped_shard_ends_its_page(engine: Engine, sharing: Sharing) -> None:
@@ -390,7 +390,7 @@ def test_without_descriptors_nothing_is_shared(engine: Engine, sharing: Sharing)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert refused.value.code == BUSY
-    assert sharing.pinned_images == 0
+    assert not sharing.pinned
 
 
 def open_descriptors() -> int:
@@ -471,10 +471,10 @@ def test_a_client_that_leaves_or_says_hello_lets_go(engine: Engine, sharing: Sha
     for talk in (leaving, greeting):
         assert talk.call("attach", [1], [1]).error is None
     build(engine, "b")
-    assert sharing.pinned_images == 1
+    assert len(sharing.pinned) == 1
     leaving.session.abandon()
-    assert sharing.pinned_images == 1
+    assert len(sharing.pinned) == 1
     greeting.call("hello", [1, 0])
-    assert sharing.pinned_images == 0
+    assert not sharing.pinned
     greeting.session.abandon()
     assert shard.page is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from autoloadd_daemon.methods.steps import STEP, done_at_once, in_steps, merged
@@ -12,17 +10,7 @@ from autoloadd_protocol.limits import NAMES
 
 from .engine import Engine, Talk
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 MANY = [f"n{number}" for number in range(NAMES)]
-
-
-@pytest.fixture
-def engine(cache_dir: Path) -> Iterator[Engine]:
-    with Engine(cache_dir) as engine:
-        yield engine
 
 
 @pytest.fixture

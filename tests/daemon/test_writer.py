@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autoloadd_daemon.writer import MAX_WAITING, Drop
-from autoloadd_daemon.writes import Clear, Delete, Flush, Put, Write
+from autoloadd_daemon.writer import MAX_WAITING
+from autoloadd_daemon.writes import Clear, Delete, Drop, Flush, Put, Write
 from autoloadd_protocol.errors import BAD_REQUEST, BUSY, NOT_DURABLE, SHUTTING_DOWN, RequestError
 from autoloadd_protocol.producer import Producer
 
@@ -17,22 +17,10 @@ from .engine import Engine
 from .harness import PRODUCER, Item, Life, RecordingFiles, contents_of, records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 OTHER = Producer("bash", "5.2", 8)
 A, B = Item(b"blob a"), Item(b"blob b")
-
-
-@pytest.fixture
-def files() -> RecordingFiles:
-    return RecordingFiles()
-
-
-@pytest.fixture
-def engine(cache_dir: Path, files: RecordingFiles) -> Iterator[Engine]:
-    with Engine(cache_dir, files) as engine:
-        yield engine
 
 
 class Answers(list[object]):

@@ -88,4 +88,5 @@ def test_fifty_clients_through_fifty_rebuilds(daemon: Daemon) -> None:
             assert daemon.status()["pinned_images"] <= IMAGES_PER_SHARD
         assert {client.get("a") for client in clients} == {(REBUILDS - 1).to_bytes(200_000, "big")}
     wait_until(lambda: daemon.status()["pinned_images"] == 0, 20, "all to let go")
+    assert daemon.status()["pinned_bytes"] == 0
     assert len(mapped_images(daemon.pid)) <= 2

@@ -13,8 +13,8 @@ from autoloadd_daemon.builder import Builder
 from autoloadd_daemon.catalog import Catalog
 from autoloadd_daemon.errors import StorageError
 from autoloadd_daemon.metrics import Metrics
-from autoloadd_daemon.writer import Drop, Writer
-from autoloadd_daemon.writes import Clear, CommitBulk, Delete, Flush, Put
+from autoloadd_daemon.writer import Writer
+from autoloadd_daemon.writes import Clear, CommitBulk, Delete, Drop, Flush, Put
 from autoloadd_protocol.errors import BAD_REQUEST, RequestError
 from autoloadd_protocol.producer import Producer
 from autoloadd_protocol.record import encode_record

@@ -47,10 +47,10 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "plain get of a stale entry answered",
-        f"{_DAEMON}/plain_gets.py",
+        f"{_DAEMON}/plain_requests.py",
         "        if mtime_ns < oldest_ns or size > _ANSWER_BYTES:",
         "        if size > _ANSWER_BYTES:",
-        ("tests/daemon/test_plain_gets.py",),
+        ("tests/daemon/test_plain_requests.py",),
     ),
     *LEASE_MUTATIONS,
     *START_MUTATIONS,

@@ -37,8 +37,8 @@ PUT_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "plain put of a name that is longer",
         _PLAIN,
-        "not _NAME_AT < name_end <= _LONGEST_NAME_END",
-        "not _NAME_AT < name_end",
+        "not NAME_AT < name_end <= _LONGEST_NAME_END",
+        "not NAME_AT < name_end",
         (PLAIN,),
     ),
     Mutation(

@@ -17,7 +17,8 @@ from autoloadd_protocol.messages import (
     pack,
 )
 from autoloadd_protocol.parameters import read_fingerprint, read_params, read_time
-from autoloadd_protocol.plain_get import ANY_TIME, answer_head, read_plain_get
+from autoloadd_protocol.plain_frame import answer_head
+from autoloadd_protocol.plain_get import ANY_TIME, read_plain_get
 from autoloadd_protocol.requests import FIRST_ID, LAST_ID, get_request
 
 NAMES = st.text(min_size=1, max_size=40).filter(lambda name: len(name.encode()) <= 40)

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from autoloadd_client.publishing.watching import is_unchanged
+from autoloadd_client.publishing.watching import find_unchanged, note_observation
 from autoloadd_protocol.errors import RendezvousError
 from autoloadd_protocol.rendezvous import is_switched_off, socket_path
 
@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
   autoloadctl publish zsh --fpath $fpath
   autoloadctl publish zsh --dry-run
-  autoloadctl publish zsh --print-dir
+  autoloadctl publish zsh --print-dir --fpath $fpath
 """
 
 _MORE = """
 
-Compiles and caches what is missing (as `warm` does), and lays all of it out as one file that zsh
-maps: a directory to stand first in fpath, and the digest beside it. zsh itself falls back to the
-sources where the digest is missing, older than a source, or of another version.
+Compiles and caches what is missing (as `warm` does), and lays all of it out as files that zsh maps:
+a directory to stand first in fpath and the digest beside it, and another one, `completions` beside
+the first, for names that begin with `_`. zsh itself falls back to the sources where a digest is
+missing, older than a source, or of another version.
+
+Each fpath has a directory of its own; the 4 that were used last are kept.
 
 Nothing is done, in a few ms, while the files of fpath are as they were when it was published. Each
 may differ in path, size, inode or time: newer is not asked for.
@@ -65,7 +68,9 @@ def add_commands(subparsers: Subparsers) -> None:
         "startup files)",
     )
     publish.add_argument(
-        "--print-dir", action="store_true", help="print the directory for fpath, and do nothing"
+        "--print-dir",
+        action="store_true",
+        help="print the directory for this --fpath, and do nothing",
     )
     publish.add_argument(
         "--dry-run", action="store_true", help="say what would be done, and do nothing"
@@ -91,10 +96,13 @@ def run_fast(arguments: list[str]) -> None:
         return
     try:
         path = socket_path(os.environ, os.geteuid(), os.lstat)
-        unchanged = is_unchanged(path, _find_zsh(), arguments[2:], time.time_ns())
+        now_ns = time.time_ns()
+        place = find_unchanged(path, _find_zsh(), arguments[2:], now_ns)
+        if place is not None:
+            note_observation(place, now_ns)
     except (OSError, RendezvousError):
         return
-    if unchanged:
+    if place is not None:
         os.write(1, f"zsh: {NOTHING_CHANGED}\n".encode())
         os._exit(FOUND)
 

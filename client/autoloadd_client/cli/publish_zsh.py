@@ -14,11 +14,20 @@ from autoloadd_client.publishing.farm import (
     FarmBusyError,
     Plan,
     lock,
+    part_of,
+    place_of,
     put_in_place,
     time_of_digest,
 )
 from autoloadd_client.publishing.selection import select_functions
-from autoloadd_client.publishing.watching import FARM, absolute, observe, place_of, read_state
+from autoloadd_client.publishing.watching import (
+    FARM,
+    PARTS,
+    absolute,
+    note_observation,
+    observe,
+    read_state,
+)
 from autoloadd_client.reaching import find_socket
 from autoloadd_client.shells.errors import BytecodeError
 from autoloadd_client.shells.zsh import LeftOut, find_functions, find_zsh
@@ -42,13 +51,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Published:
-    """What came of it. `digest` is empty where nothing was to do, or nothing should be done."""
+    """What came of it. `digests` (by part) has none where nothing was to do, or should be done."""
 
     functions: list[Function] = field(default_factory=list)
-    digest: bytes = b""
+    digests: dict[str, bytes] = field(default_factory=dict)
     compiled: int = 0
     left_out: list[LeftOut] = field(default_factory=list)
     changed: bool = True
+
+    @property
+    def size(self) -> int:
+        """How many bytes all digests have."""
+        return sum(map(len, self.digests.values()))
 
 
 def run_publish(context: Context) -> int:
@@ -57,13 +71,14 @@ def run_publish(context: Context) -> int:
     signal.signal(signal.SIGTERM, end_cleanly)
     started = time.monotonic_ns()
     zsh = find_zsh(context.arguments.binary)
-    place = place_of(find_socket(context.socket_path), zsh.version)
+    directories = absolute(context.arguments.fpath or zsh.fpath)
+    place = place_of(find_socket(context.socket_path), zsh.version, directories)
     if context.arguments.print_dir:
         context.report({"directory": f"{place}/{FARM}"}, f"{place}/{FARM}")
         return FOUND
     refuse_switched_off()
     try:
-        published = _publish(context, zsh, place)
+        published = _publish(context, zsh, place, directories)
     except FarmBusyError as exc:
         message = f"{exc} by another autoloadctl publish: end that one, and try again"
         raise FailedError(REFUSED, message) from exc
@@ -82,8 +97,7 @@ def _refuse_foreign_options(context: Context) -> None:
         )
 
 
-def _publish(context: Context, zsh: Zsh, place: str) -> _Published:
-    directories = absolute(context.arguments.fpath or zsh.fpath)
+def _publish(context: Context, zsh: Zsh, place: str, directories: list[str]) -> _Published:
     dry = context.arguments.dry_run
     with context.open_cache(zsh.producer, binary_mtime_ns=zsh.mtime_ns) as cache:
         if not dry:
@@ -92,24 +106,30 @@ def _publish(context: Context, zsh: Zsh, place: str) -> _Published:
             now_ns = time.time_ns()
             observed = observe(zsh.real, directories, now_ns)
             if read_state(place) == observed:
+                if not dry:
+                    note_observation(place, now_ns)
                 return _Published(changed=False)
             found = find_functions(directories)
             selected = select_functions(found, directories, version=zsh.version)
             if dry:
                 missing = ask_what_is_missing(cache, selected, zsh)
-                return _Published(list(selected), b"", len(missing), list(found.left_out))
+                return _Published(list(selected), {}, len(missing), list(found.left_out))
             published = _collect(cache, zsh, selected, list(found.left_out))
-            mtimes = [os.stat(function.path).st_mtime_ns for function in published.functions]
-            mtime_ns = time_of_digest(mtimes, now_ns)
-            plan = Plan(published.functions, published.digest, mtime_ns, directories, observed)
-            put_in_place(place, plan)
+            put_in_place(place, _plan(published, directories, observed, now_ns))
     return published
+
+
+def _plan(published: _Published, directories: list[str], observed: bytes, now_ns: int) -> Plan:
+    mtimes = [os.stat(function.path).st_mtime_ns for function in published.functions]
+    mtime_ns = time_of_digest(mtimes, now_ns)
+    functions, digests = published.functions, published.digests
+    return Plan(functions, digests, mtime_ns, directories, observed, now_ns)
 
 
 def _collect(
     cache: Cache, zsh: Zsh, functions: Sequence[Function], left_out: list[LeftOut]
 ) -> _Published:
-    """Return the functions and their digest, compiled as far as the cache did not have them."""
+    """Return the functions and their digests, compiled as far as the cache did not have them."""
     outcome = Outcome(left_out=left_out)
     compile_into(zsh, ask_what_is_missing(cache, functions, zsh), outcome)
     store(cache, outcome)
@@ -127,9 +147,14 @@ def _collect(
         store(cache, again)
         found |= _read_bytecode(cache, zsh, unusable)
         outcome.entries.update(again.entries)
-    chosen = _fit(functions, found, left_out)
-    digest = build_digest([found[function.name] for function in chosen], version=zsh.version)
-    return _Published(chosen, digest, len(outcome.entries), left_out)
+    published = _Published(compiled=len(outcome.entries), left_out=left_out)
+    for part in PARTS:
+        here = [function for function in functions if part_of(function.name) == part]
+        if chosen := _fit(here, found, left_out):
+            codes = [found[function.name] for function in chosen]
+            published.functions += chosen
+            published.digests[part] = build_digest(codes, version=zsh.version)
+    return published
 
 
 def _read_bytecode(cache: Cache, zsh: Zsh, functions: Iterable[Function]) -> dict[str, Bytecode]:
@@ -177,7 +202,7 @@ def _report(context: Context, zsh: Zsh, place: str, published: _Published, took_
                 "published": not context.arguments.dry_run and published.changed,
                 "functions": len(published.functions),
                 "compiled": published.compiled,
-                "digest_bytes": len(published.digest),
+                "digest_bytes": published.size,
                 "ns": took_ns,
                 "left_out": [
                     {"path": left.path, "reason": left.reason} for left in published.left_out
@@ -201,6 +226,6 @@ def _summarise(context: Context, zsh: Zsh, place: str, published: _Published, to
         )
     return (
         f"zsh {zsh.version}: {functions} published in {place}/{FARM}: "
-        f"{format_size(len(published.digest))}, {published.compiled:,} compiled, "
+        f"{format_size(published.size)}, {published.compiled:,} compiled, "
         f"{format_duration(took_ns)}"
     )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from autoloadd_client.outputs.comparing import Difference, differences
-from autoloadd_client.outputs.question import Question, QuestionError, read_age
+from autoloadd_client.outputs.question import UNKEPT, Question, QuestionError, read_age
 from autoloadd_client.shells.errors import ShellError
 from autoloadd_client.shells.zsh import find_zsh
 from autoloadd_protocol.producer import TOOL_OUTPUT
@@ -146,6 +146,8 @@ def _judge_outputs(context: Context, words: list[str]) -> Iterator[_Verdict]:
     with context.open_cache(TOOL_OUTPUT) as cache:
         for name, _ in cache.names():
             kind, _, rest = name.partition("\0")
+            if kind == UNKEPT:
+                continue
             shell, _, stored = rest.partition("\0")
             question = Question()
             question.words = stored.split("\0")

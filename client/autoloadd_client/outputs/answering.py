@@ -16,6 +16,7 @@ from autoloadd_protocol.limits import BLOB_BYTES
 from autoloadd_protocol.producer import TOOL_OUTPUT
 
 from .away import is_away, note_absence
+from .question import EVAL, UNKEPT
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Asked:
         self._question = question
         self._program = program
         self._name = question.name or ""
+        self._unkept = f"{UNKEPT}\0{self._name}"
         self._fingerprint = self._read_fingerprint()
         self._path = ""
         self.blob: bytes | None = None
@@ -64,10 +66,16 @@ class Asked:
         got = self._take_lease()
         if isinstance(got, Entry):
             return Ran(got.blob, self._question.status, is_silent=True)
+        if got is not None and self._was_unkept():
+            # All who wait for this run would make theirs one after the other.
+            got.release()
+            got = None
         try:
             ran = run_tool(self._question.words)
             if self._may_keep(ran):
                 self._store(ran.output, got)
+            else:
+                self._note_unkept()
         finally:
             if got is not None:
                 got.release()
@@ -106,6 +114,24 @@ class Asked:
             return self._open().lease(self._name, fingerprint=self._fingerprint, wait=wait)
         except CacheError:
             return None
+
+    def _was_unkept(self) -> bool:
+        """Tell whether the last run of this tool could not be kept."""
+        try:
+            with self._open() as cache:
+                return cache.get(self._unkept, fingerprint=self._fingerprint) is not None
+        except CacheError:
+            return False
+
+    def _note_unkept(self) -> None:
+        # Nobody presses TAB in ten shells at once.
+        if self._question.kind != EVAL or self._read_fingerprint() != self._fingerprint:
+            return
+        try:
+            with self._open() as cache:
+                cache.put(self._unkept, b"", fingerprint=self._fingerprint)
+        except CacheError:
+            return  # then the next ones wait for each other, too
 
     def _may_keep(self, ran: Ran) -> bool:
         if not ran.is_silent or ran.status != self._question.status:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 EVAL = "eval"
 COMPLETE = "complete"
 
+UNKEPT = "unkept"
+"""An entry `unkept NUL NAME` says that the last run for NAME failed, or wrote to stderr."""
+
 _OPTIONS = ("--max-age", "--env", "--file", "--shell", "--kind", "--status", "--pid")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -12,14 +12,22 @@ TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-FORMAT = b"autoloadd farm 1\0"
+FORMAT = b"autoloadd farm 2\0"
 """What a state begins with. Another layout of the farm gets another number."""
 
-DIGEST = "farm.zwc"
 FARM = "farm"
+COMPLETIONS = "completions"
+PARTS = (FARM, COMPLETIONS)
+"""Directories of links, each with its digest `PART.zwc` beside it where there are functions."""
+
 STATE = "state"
+FPATH = "fpath"
+USED = "used"
 
 _SECOND = 10**9
+_TICK_NS = 10**7
+"""What changes gets the time of the kernel's last tick: up to 10 ms ago."""
+
 _MINUTE_SECONDS = 60
 _RECENT = b"written in the second in which it was looked at\0"
 
@@ -62,35 +70,34 @@ def read_state(place: str) -> bytes:
     try:
         with open(f"{place}/{STATE}", "rb") as file:
             state = file.read()
-        digest = os.stat(f"{place}/{DIGEST}")
     except OSError:
         return b""
     mark, _, observed = state.partition(b"\0")
-    return observed if mark == mark_of(digest) else b""
+    return observed if mark == mark_of(place) else b""
 
 
-def mark_of(digest: os.stat_result) -> bytes:
-    """Return what tells the digest that belongs to a state from any other."""
-    return b"%d %d" % (digest.st_size, digest.st_mtime_ns)
+def mark_of(place: str) -> bytes:
+    """Return what tells the digests that belong to a state from any others."""
+    found = (_stat_of(f"{place}/{part}.zwc") for part in PARTS)
+    marks = (b"%d %d" % (each.st_size, each.st_mtime_ns) if each else b"-" for each in found)
+    return b",".join(marks)
 
 
-def place_of(socket_path: str, version: str) -> str:
-    """Return where the farm for a version of zsh is: beside the socket."""
-    return f"{os.path.dirname(socket_path)}/zsh-{version}"
-
-
-def is_unchanged(socket_path: str, binary: str, fpath: Iterable[str], now_ns: int) -> bool:
-    """Tell whether a farm of this program for this fpath is published and still right.
+def find_unchanged(socket_path: str, binary: str, fpath: Iterable[str], now_ns: int) -> str | None:
+    """Return the place of a farm of this program for this fpath that is still right; None: none.
 
     Raises OSError where that cannot be told.
     """
     observed = observe(binary, absolute(fpath), now_ns)
     base = os.path.dirname(socket_path)
-    return any(
-        read_state(f"{base}/{name}") == observed
-        for name in os.listdir(base)
-        if name.startswith("zsh-")
-    )
+    places = (f"{base}/{name}" for name in os.listdir(base) if name.startswith("zsh-"))
+    return next((place for place in places if read_state(place) == observed), None)
+
+
+def note_observation(place: str, now_ns: int) -> None:
+    """Have shells look for directories that change from `now_ns` on. Raises OSError."""
+    at = now_ns - _TICK_NS
+    os.utime(f"{place}/{STATE}", ns=(at, at))
 
 
 def _stats_of(directory: str) -> Iterator[tuple[str, os.stat_result]]:

@@ -27,6 +27,8 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   [[ -o aliases ]] && _autoloadd_aliases=aliases
   'builtin' 'setopt' 'no_aliases'
   builtin typeset -g _autoloadd_inner=1 _autoloadd_file=${${(%):-%x}:A}
+  # Plugin managers may evaluate the text, and say where it came from.
+  [[ ${ZERO-} == */autoloadd.plugin.zsh && -r $ZERO ]] && _autoloadd_file=${ZERO:A}
   # Functions that are defined here run under these options, whoever calls them, and leave the
   # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
   builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
@@ -165,10 +167,11 @@ typeset -gA _autoloadd_hellos     # producer -> the frame that says hello for it
 typeset -g _autoloadd_text=       # what the last call found or captured
 typeset -gi _autoloadd_status=0   # how the last tool ended
 typeset -gi _autoloadd_away_until=0
-typeset -g _autoloadd_process=-   # "pid" and its value in the hello of the daemon that answered
+typeset -g _autoloadd_process=$'\xa3pid-'   # and its value, in the hello of who answered last
 
 # Set $place to the socket's path, as docs/protocol.md says. Fails where none can be used: its
-# directory has to be ours alone, and zsocket would cut a path of more than 107 bytes.
+# directory has to be ours alone, and zsocket cuts a path of more than 107 bytes; one of just 107 it
+# does not end.
 _autoloadd_place() {
   local base
   local -a private
@@ -186,7 +189,7 @@ _autoloadd_place() {
     [[ ${XDG_CACHE_HOME-} == /* ]] && base=$XDG_CACHE_HOME || base=${HOME-}/.cache
     place=$base/autoloadd/run/socket
   fi
-  [[ $place == /* ]] && (( $#place <= 107 )) || return 1
+  [[ $place == /* ]] && (( $#place <= 106 )) || return 1
   private=( ${place:h}(N/Uf:go-rwx:) )
   (( $#private ))
 }
@@ -198,7 +201,8 @@ _autoloadd_place() {
 _autoloadd_is_away() {
   local -i now=${(%):-%D{%s}}
   (( now >= _autoloadd_away_until || now < _autoloadd_away_until - 30 )) || return 0
-  [[ -s ${place:h}/zsh-away ]] || return 1
+  # Nor does an old file say anything of a daemon that came later.
+  [[ -s ${place:h}/zsh-away && ! $place -nt ${place:h}/zsh-away ]] || return 1
   local said
   local -aU seen
   { said=$(<${place:h}/zsh-away) } 2>/dev/null
@@ -206,7 +210,7 @@ _autoloadd_is_away() {
     [[ $said == <->' '<-> ]] || continue
     (( now - ${said% *} >= 0 && now - ${said% *} < 30 )) && seen+=( ${said#* } )
   done
-  (( $#seen > 1 || ${seen[(Ie)$$]} ))
+  (( $#seen > 1 || ${seen[(Ie)$$]} )) || _autoloadd_is_stopped
 }
 
 # Set $place, and tell whether there is somebody to ask. Asked before all else: where no daemon is,
@@ -229,19 +233,31 @@ _autoloadd_give_up() {
   } 2>/dev/null
 }
 
-# Read exactly $1 bytes into $bytes, within $patience seconds for each part; a daemon that is only
-# slow gets a little more.
+# Read exactly $1 bytes into $bytes, within $patience seconds for each part. A daemon that is at work
+# gets up to 50 ms more, as long as it is; else it is left alone from now on. While another shell's
+# run is waited for, it is looked at now and then.
 _autoloadd_read() {
   local part
+  local -F wait rest=patience
+  local -i left=10
   bytes=
   while (( $#bytes < $1 )); do
-    sysread -i $fd -s $(( $1 - $#bytes )) -t $patience part || {
-      # 4: nothing came in time. It may have come while we looked what the daemon does.
-      (( $? == 4 )) || return 1
-      _autoloadd_is_busy && patience=0.05 || patience=0
-      sysread -i $fd -s $(( $1 - $#bytes )) -t $patience part || return 1
-    }
-    bytes+=$part
+    (( wait = rest < 0.1 ? rest : 0.1 ))
+    if sysread -i $fd -s $(( $1 - $#bytes )) -t $wait part; then
+      bytes+=$part rest=patience
+    elif (( $? != 4 )); then
+      return 1
+    elif (( (rest -= wait) > 0 )) && ! _autoloadd_is_stopped; then
+      continue
+    elif (( left-- > 0 )) && _autoloadd_is_busy; then
+      rest=0.005
+    elif (( wait )); then
+      # It may have come while we looked what the daemon does.
+      rest=0
+    else
+      _autoloadd_give_up
+      return 1
+    fi
   done
 }
 
@@ -265,15 +281,13 @@ _autoloadd_open() {
   patience=$(( patience / 1000 ))
   syswrite -o $fd -- $_autoloadd_hellos[$1]$2 || return 1
   if _autoloadd_read 13 && [[ $bytes[5,12] == $'\x94\x01\xce\0\x01\0\0\xc0' ]]; then
-    # What has begun is nearly always there whole.
-    patience=0.05
     _autoloadd_number $bytes[1,4]
     if (( number < 65536 )) && _autoloadd_read $(( number - 9 )); then
       [[ $bytes == *$_autoloadd_process* ]] || _autoloadd_note_process
       return 0
     fi
   fi
-  _autoloadd_give_up
+  _autoloadd_is_away || _autoloadd_give_up
   return 1
 }
 
@@ -304,14 +318,27 @@ _autoloadd_note_process() {
 # Whether a daemon that has not answered yet is at work, or waits for a processor: then it will. One
 # that is stopped, or sleeps with our question before it, may never. (Linux; elsewhere nobody knows.)
 _autoloadd_is_busy() {
-  local pid= file stat
-  { [[ -r ${place:h}/zsh-daemon ]] && pid=$(<${place:h}/zsh-daemon) } 2>/dev/null
-  [[ $pid == <1-> ]] || return 1
+  local file stat pid
+  _autoloadd_daemon_pid || return 1
   for file in /proc/$pid/task/<->/stat(N); do
     { stat=$(<$file) } 2>/dev/null
     [[ ${stat##*\) } == R* ]] && return 0
   done
   return 1
+}
+
+# Whether it is stopped. Asked before it is tried again: each try would take a place in its queue, and
+# in a full one zsocket waits for ever.
+_autoloadd_is_stopped() {
+  local stat pid
+  _autoloadd_daemon_pid || return 1
+  { [[ -r /proc/$pid/stat ]] && stat=$(</proc/$pid/stat) } 2>/dev/null
+  [[ ${stat##*\) } == T* ]]
+}
+
+_autoloadd_daemon_pid() {
+  { [[ -r ${place:h}/zsh-daemon ]] && pid=$(<${place:h}/zsh-daemon) } 2>/dev/null
+  [[ $pid == <1-> ]]
 }
 
 # Only what is used is loaded: zsh/stat would else replace the command stat.
@@ -420,7 +447,10 @@ _autoloadd_fetch() {
     (( fd >= 0 )) || return 1
     _autoloadd_run "$@"
     if (( is_clean && _autoloadd_status == expected && $#_autoloadd_text <= 4194304 )); then
-      _autoloadd_store
+      _autoloadd_store $name "$_autoloadd_text"
+    elif [[ $name == eval* ]]; then
+      # (Nobody presses TAB in ten shells at once.)
+      _autoloadd_store unkept$'\0'$name ''
     fi
     return 0
   } always {
@@ -467,18 +497,38 @@ _autoloadd_lease() {
   syswrite -o $fd -- $frames && _autoloadd_answer $'\0\x01\0\x02' $packed
   case $? in
     (0) _autoloadd_is_young && return 0; return 1 ;;
-    (1|3|4) return 1 ;;
+    (3) _autoloadd_yield && return 1 ;;
+    (1|4) return 1 ;;
   esac
   _autoloadd_close
   return 1
 }
 
-# Store $_autoloadd_text as $name. No answer is waited for: the server runs what it received. What
+# Give the lease back where the tool's last run could not be kept: all who wait for this one would run
+# it one after the other. Fails where the connection does.
+_autoloadd_yield() {
+  local frames= packed= blob stored mark=unkept$'\0'$name
+  local -i stamp
+  patience=1
+  _autoloadd_pack str "$mark"
+  _autoloadd_request $'\0\x01\0\x03' get array 3 str "$mark" nil bin $fingerprint
+  syswrite -o $fd -- $frames && _autoloadd_answer $'\0\x01\0\x03' $packed
+  case $? in
+    (1|4) return 0 ;;
+    (2) return 1 ;;
+  esac
+  frames=
+  _autoloadd_request $'\0\x01\0\x04' unlease array 1 str "$name"
+  syswrite -o $fd -- $frames && _autoloadd_answer $'\0\x01\0\x04' ''
+  (( $? != 2 ))
+}
+
+# Store $2 as $1. No answer is waited for: the server runs what it received. What
 # the socket does not take at once is written by a process that nobody waits for.
 _autoloadd_store() {
   local frames=
   trap '' PIPE
-  _autoloadd_request '' put array 4 str $name bin "$_autoloadd_text" nil bin $fingerprint
+  _autoloadd_request '' put array 4 str "$1" bin "$2" nil bin $fingerprint
   if (( $#frames <= 65536 )); then
     syswrite -o $fd -- $frames 2>/dev/null
   else
@@ -532,10 +582,13 @@ _autoloadd_forward() {
 
 # Append the canonical text of the file $1 to $fingerprint; one that is not there has no numbers.
 _autoloadd_file_text() {
-  local -a found
+  local -a size inode mtime
   local real=${1:P}
-  if [[ -e $real ]] && zstat -A found -F %s%9. -- $real; then
-    fingerprint+=$real$'\0'$found[8]$'\0'$found[2]$'\0'$found[10]$'\0'
+  # One by one: all at once, with times as texts, would look up the names of owner and group, too.
+  if [[ -e $real ]] && zstat -A size +size -- $real && zstat -A inode +inode -- $real &&
+    zstat -A mtime -F %s%9. +mtime -- $real
+  then
+    fingerprint+=$real$'\0'$size$'\0'$inode$'\0'$mtime$'\0'
   else
     fingerprint+=$1$'\0\0\0\0'
   fi
@@ -969,52 +1022,86 @@ _autoloadd_completion_of() {
 
 # ---- start-up, and compiled functions
 
-# Set $farm to the directory of links that zsh takes compiled functions for, if `autoloadctl publish
-# zsh` made it for this very fpath: its names are looked up before all others.
+# Set $others to fpath without what is ours, and $farm to where `autoloadctl publish zsh` laid out the
+# functions of this very fpath; to '' where it did not.
 _autoloadd_find_farm() {
-  local place said
+  local place file mine said
+  local -aU directories
+  farm=
   _autoloadd_place || return 1
-  farm=${place:h}/zsh-$ZSH_VERSION/farm
-  [[ -d $farm && -O $farm && -r ${farm:h}/fpath ]] || return 1
-  { said=$(<${farm:h}/fpath) } 2>/dev/null
-  local -aU directories=( ${(M)${fpath:#$farm}:#/*} )
-  [[ $said == ${(pj:\0:)directories} ]]
+  others=( ${fpath:#${place:h}/zsh-*/(farm|completions)} )
+  directories=( ${(M)others:#/*} )
+  mine=${(pj:\0:)directories}
+  {
+    for file in ${place:h}/zsh-$ZSH_VERSION-$#mine-*/fpath(N); do
+      said=$(<$file)
+      [[ $said == $mine && -O $file ]] || continue
+      farm=${file:h}
+      break
+    done
+  } 2>/dev/null
 }
 
+# Put it first in fpath: its names are looked up before all others. $1: the parts to put there.
 _autoloadd_take_farm() {
-  local farm
-  if _autoloadd_find_farm; then
-    fpath=( $farm ${fpath:#$farm} )
-  elif [[ -n $farm ]]; then
-    fpath=( ${fpath:#$farm} )
+  if [[ -n $farm ]]; then
+    fpath=( $farm/$^@ $others )
+  elif (( $#others && $#others < $#fpath )); then
+    fpath=( $others )
   fi
 }
 
-# At the end of this file.
+# At the end of this file. compinit would look at each file of the completions, so they have time.
 _autoloadd_begin() {
-  _autoloadd_take_farm
+  local farm
+  local -a others
+  _autoloadd_find_farm
+  _autoloadd_take_farm farm
   [[ -o interactive ]] || return 0
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} _autoloadd_first_prompt )
+}
+
+# Plugin managers call it by this name. Nothing of this file is left.
+autoloadd_plugin_unload() {
+  local tool
+  trap - ZERR DEBUG
+  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
+  (( $#precmd_functions )) || unset precmd_functions
+  fpath=( ${fpath:#*/zsh-$ZSH_VERSION-<->-[[:xdigit:]]##/(farm|completions)} )
+  for tool in ${(k)_comps[(R)*_autoloadd_*]}; do
+    _comps[$tool]=${_comps[$tool]#_autoloadd_tab $tool }
+    [[ $_comps[$tool] != *_autoloadd_* ]] || unset "_comps[$tool]"
+  done
+  # zinit does this itself, and says so where it is done.
+  [[ ${funcstack[2]-} == .zinit-* ]] || unalias autoloadd-eval 2>/dev/null
+  unfunction -m '(_|)autoloadd[_-]*'
+  unset -m '_autoloadd_*'
 }
 
 # Before the first prompt, when fpath and the completions are what they will be. Fails where there is
 # nothing to evaluate.
 _autoloadd_wake() {
+  local farm
+  local -a others
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
   (( $#precmd_functions )) || unset precmd_functions
-  _autoloadd_take_farm
+  _autoloadd_find_farm
+  # This order: for each name zsh reads the digest of a directory before it looks for its files.
+  _autoloadd_take_farm completions farm
   _autoloadd_publish
   (( $+_comps )) && _autoloadd_load 2>/dev/null
 }
 
-# Have the functions published anew, by one shell at a time, where a directory of fpath changed: a
+# Have the functions of $others published anew, by one shell at a time, where one of them changed: a
 # changed file needs no haste, since zsh itself takes a newer source.
 _autoloadd_publish() {
-  local place farm directory
+  local place directory
   _autoloadd_is_there || return 0
-  if _autoloadd_find_farm; then
-    for directory in ${fpath:#$farm}; do
-      [[ $directory -nt ${farm:h}/state ]] && break
+  if [[ -n $farm ]]; then
+    # The farms that are used stay.
+    { : >| $farm/used } 2>/dev/null
+    for directory in $others; do
+      [[ $directory -nt $farm/state ]] && break
       directory=
     done
     [[ -n $directory ]] || return 0
@@ -1023,7 +1110,8 @@ _autoloadd_publish() {
 }
 
 _autoloadd_publish_alone() {
-  local frames= packed= name=publish$'\0'zsh/$ZSH_VERSION
+  # A name has room for most of an fpath.
+  local frames= packed= name=publish$'\0'zsh/$ZSH_VERSION$'\0'${${(pj:\0:)others}[1,900]}
   local -F patience
   local -i fd=-1
   _autoloadd_request $'\0\x01\0\x02' lease array 1 str $name
@@ -1033,6 +1121,6 @@ _autoloadd_publish_alone() {
   _autoloadd_answer $'\0\x01\0\x02' $packed
   # Refused by a server that has no leases.
   case $? in
-    (3|4) ( exec {fd}>&-; exec autoloadctl publish zsh --fpath ${fpath:#$farm} ) ;;
+    (3|4) ( exec {fd}>&-; exec autoloadctl publish zsh --fpath $others ) ;;
   esac
 }

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from autoloadd_daemon.writer import Drop
+from autoloadd_daemon.writes import Drop
 from autoloadd_protocol import __version__, limits
 from autoloadd_protocol.encoding import encode_str
 from autoloadd_protocol.errors import UNSUPPORTED_PROTOCOL, RequestError
@@ -95,6 +95,7 @@ def status(context: Context, _session: Session, params: Params) -> Parts:
     """Describe the daemon."""
     read_params(params, 0)
     metrics, leases = context.metrics, context.writer.leases
+    pinned = context.sharing.pinned
     health = metrics.health.as_map()
     health["set_aside"] = [
         {"file": file, "reason": reason} for file, reason in list(metrics.set_aside)
@@ -110,7 +111,8 @@ def status(context: Context, _session: Session, params: Params) -> Parts:
         "memory_bytes": _resident_bytes(),
         "shard_bytes": context.catalog.stored_bytes,
         "max_bytes": context.catalog.max_bytes,
-        "pinned_images": context.sharing.pinned_images,
+        "pinned_images": len(pinned),
+        "pinned_bytes": sum(pinned),
         "shards": len(context.catalog),
         "leases": {
             "held": leases.held,

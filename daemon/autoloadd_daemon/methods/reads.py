@@ -26,7 +26,6 @@ from autoloadd_protocol.parameters import (
     read_time,
     read_wanted,
 )
-from autoloadd_protocol.record import name_span
 
 from .steps import STEP, Steps, done_at_once, in_steps, merged
 
@@ -81,7 +80,7 @@ def _get_many(
 ) -> Steps[Parts]:
     wanted = yield from in_steps(items, partial(_read_wanted_with, default_mtime=mtime))
     # Whatever does not fit is named in the answer: room for all names is kept from the start.
-    names_bytes = sum(len(name) + _STR_HEADER_BYTES for name, _, _ in wanted)
+    names_bytes = sum([len(name) + _STR_HEADER_BYTES for name, _, _ in wanted])
     if names_bytes > _MAX_WANTED_BYTES:
         raise too_large("wanted_bytes", _MAX_WANTED_BYTES, names_bytes)
     room = FRAME_BYTES - _ANSWER_HEAD_BYTES - names_bytes
@@ -95,12 +94,13 @@ def _get_many(
             record = _fresh(shard, name, mtime_ns, encoded)
             if record is None or name in found:
                 continue
-            if record.stored_bytes > room:
-                left.append(encode_str(name))
+            key, size = encode_str(name), record.stored_bytes
+            if size > room:
+                left.append(key)
                 continue
             found.add(name)
-            step += _as_pair(record)
-            room -= record.stored_bytes
+            step += _as_pair(key, record)
+            room -= size
         pairs += merged(step)
         yield
     return [b"\x92" + map_header(len(found)), *pairs, array_header(len(left)) + b"".join(left)]
@@ -198,6 +198,8 @@ def _describe(shard: Shard | None, stale: int | None) -> dict[str, int | None]:
 def _read_wanted_with(
     item: object, default_mtime: int | None
 ) -> tuple[bytes, int | None, bytes | None]:
+    if type(item) is str:
+        return read_name(item), default_mtime, None
     name, fingerprint, mtime = read_wanted(item)
     encoded = None if fingerprint is None else encode_optional_bin(fingerprint)
     return name, default_mtime if mtime is None else mtime, encoded
@@ -228,11 +230,10 @@ def parts_of(record: Record) -> Parts:
     return [_buffer_of(record)[record.start : record.end]]
 
 
-def _as_pair(record: Record) -> Parts:
-    """Return `name: [blob, fingerprint, binary_mtime_ns, cached_at_ns]` from its own bytes."""
-    name_end = name_span(record)[1]
-    buffer = _buffer_of(record)
-    return [buffer[record.start + 1 : name_end], b"\x94", buffer[name_end : record.end]]
+def _as_pair(key: bytes, record: Record) -> Parts:
+    """Return `name: [blob, fingerprint, binary_mtime_ns, cached_at_ns]`; the key is the name."""
+    behind_name = record.start + 1 + len(key)
+    return [key + b"\x94", _buffer_of(record)[behind_name : record.end]]
 
 
 READS = {

@@ -7,7 +7,6 @@ reads from a shard as it was at one moment (`Shard.frozen`), so its answer is of
 from __future__ import annotations
 
 from collections.abc import Generator
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -46,7 +45,15 @@ def in_steps(items: Sequence[Any], read: Callable[[Any], ItemT]) -> Steps[list[I
 def merged(parts: Iterable[bytes | memoryview]) -> list[bytes | memoryview]:
     """Return parts of an answer with those joined that are no views: each takes some memory."""
     result: list[bytes | memoryview] = []
-    for is_view, group in groupby(parts, lambda part: isinstance(part, memoryview)):
-        run = list(group)
-        result += run if is_view else [b"".join(run)]
+    run: list[bytes] = []
+    for part in parts:
+        if not isinstance(part, memoryview):
+            run.append(part)
+            continue
+        if run:
+            result.append(b"".join(run))
+            run = []
+        result.append(part)
+    if run:
+        result.append(b"".join(run))
     return result

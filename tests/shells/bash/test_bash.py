@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import autoloadd_client
+from pseudo_terminal import PseudoTerminal
+from shell_tools import text_of, tool_home
 
 from ...running import Daemon, wait_until
-from ..pseudo_terminal import PseudoTerminal
-from ..slow_tool import Tool, shell_environment
-from ..tools import tool_home
+from ..slow_tool import UNMEASURED, Tool, shell_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +25,12 @@ SHELLS = Path(autoloadd_client.__file__).parent / "shells"
 SOURCE = f". {SHELLS}/autoloadd.bash"
 DONE = b"\x1b]done\x07"
 
-COMPLETIONS = """
-eval "$(_FLASK_COMPLETE=bash_source flask)"
-eval "$(_BLACK_COMPLETE=bash_source black)"
-eval "$(pip completion --bash)"
-complete -C aws_completer aws
+INITS = """
+_FLASK_COMPLETE=bash_source flask
+_BLACK_COMPLETE=bash_source black
+pip completion --bash
+npm completion
+echo complete -C aws_completer aws
 """
 
 TERMINAL = r"""
@@ -50,9 +51,21 @@ def tool(tmp_path: Path) -> Tool:
     return made
 
 
+@pytest.fixture(scope="module")
+def completions() -> str:
+    """What the lines of the tools' manuals evaluate, as a file that a user keeps."""
+    return text_of(INITS, shell="bash")
+
+
 @pytest.fixture
-def environment(tmp_path: Path, tool: Tool, idle_daemon: Daemon) -> dict[str, str]:
-    found = shell_environment(tmp_path, tool, idle_daemon, HISTFILE="")
+def daemon(shared_daemon: Daemon) -> Daemon:
+    """A daemon that serves, with nothing in it."""
+    return shared_daemon
+
+
+@pytest.fixture
+def environment(tmp_path: Path, tool: Tool, asked_daemon: Daemon) -> dict[str, str]:
+    found = shell_environment(tmp_path, tool, asked_daemon, HISTFILE="", **UNMEASURED)
     return {**found, "PATH": f"{tool_home()}/bin:{found['PATH']}"}
 
 
@@ -229,8 +242,10 @@ class Bash(PseudoTerminal):
 
 
 LINES = [
-    "black --fas", "black ", "flask r", "flask --", "pip in", "pip install --no-", "aws s3 s",
+    "black --fas", "black ", "flask r", "flask --", "pip in", "pip install --no-", "npm insta",
+    "aws s3 s", "aws s3 s\x02\x02",
 ]  # fmt: skip
+"""What is typed; the last one is completed two characters before its end."""
 
 
 @pytest.fixture
@@ -242,12 +257,12 @@ def app(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("app", "daemon")
 def test_completions_are_the_same_byte_for_byte(
-    tool: Tool, environment: dict[str, str], tmp_path: Path
+    environment: dict[str, str], completions: str
 ) -> None:
-    with Bash(environment, COMPLETIONS) as plain:
+    with Bash(environment, completions) as plain:
         expected = [plain.tab(line) for line in LINES]
     assert b"<13:black --fast >" in expected[0]
-    rc = f"{COMPLETIONS}\n{SOURCE}"
+    rc = f"{completions}\n{SOURCE}"
     with Bash(environment, rc) as first:
         assert [first.tab(line) for line in LINES] == expected
     answered = watched(environment)
@@ -266,11 +281,13 @@ def watched(environment: dict[str, str]) -> int:
 
 
 @pytest.mark.usefixtures("app", "daemon")
-def test_what_depends_on_more_is_not_cached(environment: dict[str, str], tmp_path: Path) -> None:
-    rc = f"{COMPLETIONS}\n{SOURCE}"
+def test_what_depends_on_more_is_not_cached(
+    environment: dict[str, str], tmp_path: Path, completions: str
+) -> None:
+    rc = f"{completions}\n{SOURCE}"
     with Bash(environment, rc) as shell:
         for line in ("pip install -r ", "pip show ", "aws ec2 describe-instances --region ",
-                     "flask --app x ", "flask -A x r"):  # fmt: skip
+                     "flask --app app ", "flask -A app r"):  # fmt: skip
             shell.tab(line)
             assert watched(environment) == 0, line
         shell.tab("flask r")
@@ -279,7 +296,7 @@ def test_what_depends_on_more_is_not_cached(environment: dict[str, str], tmp_pat
         shell.tab("flask ru")
         assert watched(environment) == 1
         (tmp_path / ".flaskenv").unlink()
-        shell.run("export FLASK_APP=x")
+        shell.run("export FLASK_APP=app")
         shell.tab("flask ru")
         assert watched(environment) == 1
 
@@ -333,10 +350,10 @@ def test_an_interrupt_leaves_the_shell_as_it_was(environment: dict[str, str], to
 
 @pytest.mark.usefixtures("app")
 def test_a_daemon_that_hangs_or_goes_changes_nothing(
-    environment: dict[str, str], daemon: Daemon
+    environment: dict[str, str], daemon: Daemon, completions: str
 ) -> None:
     environment["AUTOLOADD_WAIT_MS"] = "50"
-    with Bash(environment, f"{COMPLETIONS}\n{SOURCE}") as shell:
+    with Bash(environment, f"{completions}\n{SOURCE}") as shell:
         plain = shell.tab("black --fas")
         os.kill(daemon.pid, signal.SIGSTOP)
         assert shell.tab("black --fas") == plain

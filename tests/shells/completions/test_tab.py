@@ -12,8 +12,8 @@ from tests.shells.zsh.terminal import Terminal
 
 from autoloadd_client.cli.run import make_parser as make_client_parser
 from autoloadd_daemon.config import make_parser as make_daemon_parser
+from pseudo_terminal import PseudoTerminal
 
-from ..pseudo_terminal import PseudoTerminal
 from .conftest import FILES, Place
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import autoloadd_client
+from pseudo_terminal import PseudoTerminal
+from shell_tools import text_of, tool_home
 
-from ..pseudo_terminal import PseudoTerminal
-from ..slow_tool import Tool, shell_environment
-from ..tools import tool_home
+from ...running import wait_until
+from ..slow_tool import UNMEASURED, Tool, shell_environment
 
 if TYPE_CHECKING:
     from ...running import Daemon
@@ -24,11 +25,16 @@ SHELLS = Path(autoloadd_client.__file__).parent / "shells"
 SOURCE = f"source {SHELLS}/autoloadd.fish"
 TOOLS = "aws black flask pip pip3 uvicorn"
 
-COMPLETIONS = """
-env _FLASK_COMPLETE=fish_source flask | source
-env _BLACK_COMPLETE=fish_source black | source
-pip completion --fish | source
+INITS = """
+env _FLASK_COMPLETE=fish_source flask
+env _BLACK_COMPLETE=fish_source black
+pip completion --fish
 """
+
+AWS = r"""
+complete -c aws -f -a '(begin; set -lx COMP_LINE (commandline); aws_completer | sed "s/ \$//"; end)'
+"""
+"""What its manual wants in config.fish."""
 
 LINES = ["black --fas", "black ", "flask r", "flask --", "pip in", "pip install --no-"]
 
@@ -41,13 +47,30 @@ def tool(tmp_path: Path) -> Tool:
     return made
 
 
+@pytest.fixture(scope="module")
+def completions() -> str:
+    """What the lines of the tools' manuals source, as a file that a user keeps."""
+    return text_of(INITS, shell="fish")
+
+
 @pytest.fixture
-def environment(tmp_path: Path, tool: Tool, idle_daemon: Daemon) -> dict[str, str]:
+def daemon(shared_daemon: Daemon) -> Daemon:
+    """A daemon that serves, with nothing in it."""
+    return shared_daemon
+
+
+@pytest.fixture
+def environment(tmp_path: Path, tool: Tool, asked_daemon: Daemon) -> dict[str, str]:
     """A home, in which there is an application that flask completes."""
     (tmp_path / "work" / "__pycache__").mkdir(parents=True)
     (tmp_path / "work" / "app.py").write_text("from flask import Flask\napp = Flask('a')\n")
     found = shell_environment(
-        tmp_path, tool, idle_daemon, XDG_DATA_HOME=str(tmp_path / "data"), fish_history=""
+        tmp_path,
+        tool,
+        asked_daemon,
+        XDG_DATA_HOME=str(tmp_path / "data"),
+        fish_history="",
+        **UNMEASURED,
     )
     return {**found, "PATH": f"{tool_home()}/bin:{found['PATH']}"}
 
@@ -154,11 +177,11 @@ def test_without_a_cache_it_is_source(
 
 
 @pytest.mark.usefixtures("daemon")
-def test_completions_are_the_same(environment: dict[str, str]) -> None:
+def test_completions_are_the_same(environment: dict[str, str], completions: str) -> None:
     script = "\n".join(complete(line) for line in LINES)
-    expected = run(f"{COMPLETIONS}\n{script}", environment)
+    expected = run(f"{completions}\n{script}", environment)
     assert "--fast" in expected[1]
-    wrapped = f"{COMPLETIONS}\n{SOURCE}\nautoloadd-complete flask black pip\n"
+    wrapped = f"{completions}\n{SOURCE}\nautoloadd-complete flask black pip\n"
     assert run(wrapped + script, environment) == expected
     answered = answers(environment)
     assert answered >= len(LINES) - 1
@@ -179,6 +202,10 @@ def test_what_is_completed_without_a_completion_of_the_users(environment: dict[s
     answered = answers(environment)
     assert run(script, environment) == first
     assert answers(environment) == answered > 4
+    aws = complete("aws ec2 describe-inst")
+    assert run(f"{SOURCE}\nautoloadd-complete aws\n{aws}", environment) == run(
+        AWS + aws, environment
+    )
     said = run(f"{SOURCE}\nautoloadd-complete no-such; echo $status", environment)
     assert said == (
         0, "1\n",
@@ -192,7 +219,7 @@ def test_what_depends_on_more_is_not_cached(environment: dict[str, str], tmp_pat
     run(start, environment)
     begin = answers(environment)
     for line in ("pip install -r ", "pip show ", "aws ec2 describe-instances --region ",
-                 "flask --app x ", "flask -A x r"):  # fmt: skip
+                 "flask --app app ", "flask -A app r"):  # fmt: skip
         run(start + complete(line), environment)
         assert answers(environment) == begin, line
     run(start + complete("flask r"), environment)
@@ -200,7 +227,7 @@ def test_what_depends_on_more_is_not_cached(environment: dict[str, str], tmp_pat
     (tmp_path / ".flaskenv").touch()
     run(start + complete("flask ru"), environment)
     (tmp_path / ".flaskenv").unlink()
-    run(f"{start} set -x FLASK_APP x\n{complete('flask ru')}", environment)
+    run(f"{start} set -x FLASK_APP app\n{complete('flask ru')}", environment)
     assert answers(environment) == begin + 1
 
 
@@ -233,23 +260,41 @@ class Fish(PseudoTerminal):
 
 
 @pytest.mark.usefixtures("daemon")
-def test_tab_in_a_terminal_loads_ours_when_it_is_first_asked(environment: dict[str, str]) -> None:
+def test_tab_in_a_terminal_loads_ours_when_it_is_first_asked(
+    environment: dict[str, str], completions: str
+) -> None:
     lines = ("black --fas", "flask ru", "pip insta", "npm ins")
-    with Fish(environment, COMPLETIONS) as plain:
+    with Fish(environment, completions) as plain:
         expected = [plain.tab(line) for line in lines]
     assert expected[0] == "black --fast >"
     for _ in range(2):
-        with Fish(environment, f"{COMPLETIONS}\n{SOURCE}") as shell:
+        with Fish(environment, f"{completions}\n{SOURCE}") as shell:
             assert [shell.tab(line) for line in lines] == expected
     assert answers(environment) >= 3
 
 
+def test_an_interrupt_leaves_the_shell_as_it_was(
+    environment: dict[str, str], tool: Tool, daemon: Daemon
+) -> None:
+    tool.write("sleep 60")
+    with Fish(environment, SOURCE) as shell:
+        shell.send("autoloadd-eval slow; echo ne''ver\r")
+        wait_until(lambda: tool.runs == 1, 20, "the tool to run")
+        shell.send("\x03")
+        wait_until(lambda: daemon.status()["leases"]["held"] == 0, 20, "the lease's end")
+        tool.write("echo set FOO here")
+        said = shell.run("autoloadd-eval slow; echo $FOO")
+        assert "never" not in said
+        assert said.endswith("here\r\n")
+        assert tool.runs == 2
+
+
 @pytest.mark.usefixtures("daemon")
 def test_a_daemon_that_hangs_or_goes_changes_nothing(
-    environment: dict[str, str], daemon: Daemon
+    environment: dict[str, str], daemon: Daemon, completions: str
 ) -> None:
     environment["AUTOLOADD_WAIT_MS"] = "50"
-    with Fish(environment, f"{COMPLETIONS}\n{SOURCE}") as shell:
+    with Fish(environment, f"{completions}\n{SOURCE}") as shell:
         assert shell.tab("black --fas") == "black --fast >"
         os.kill(daemon.pid, signal.SIGSTOP)
         assert shell.tab("black --fas") == "black --fast >"

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import autoloadd_client
+from autoloadd_client.shells.compiled import compile_beside, remove_compiled
 from autoloadd_client.shells.errors import ShellFailedError
 from autoloadd_client.shells.rc_file import make_command, rc_file, source_path
 
 from ...running import own_environment, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Shell = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -51,6 +52,17 @@ def shell(environment: dict[str, str]) -> Shell:
     return run
 
 
+PLUGIN = Path(source_path("zsh"))
+COMPILED = Path(f"{PLUGIN}.zwc")
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> Iterator[None]:
+    """Leave the plugin as it is in the repository."""
+    yield
+    COMPILED.unlink(missing_ok=True)
+
+
 def files(directory: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(directory)): path.read_bytes()
@@ -59,12 +71,8 @@ def files(directory: Path) -> dict[str, bytes]:
     }
 
 
-CONTENTS = [None, b"", b"x=1\n", b"x=1", b"x=1\r\n", b"x=1\r\ny=2", b"\xff\n"]
-
-
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [*(("bash", content) for content in CONTENTS), ("zsh", b"x=1"), ("zsh", None), ("fish", None)],
+    ("name", "content"), [("bash", b"x=1\r\ny=2"), ("zsh", b"x=1"), ("zsh", None), ("fish", None)]
 )
 def test_in_and_out_leaves_every_byte_as_it_was(
     shell: Shell, tmp_path: Path, name: str, content: bytes | None
@@ -90,6 +98,22 @@ def test_in_and_out_leaves_every_byte_as_it_was(
     assert shell("status", name, status=1).stdout == f"{name:<4}  off        {path}\n"
 
 
+@pytest.mark.parametrize("content", [None, b"", b"x=1\n", b"x=1", b"x=1\r\n", b"\xff\n"])
+def test_every_byte_of_a_file_however_it_ends(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "rc"
+    if content is not None:
+        path.write_bytes(content)
+    before = files(tmp_path)
+    file = rc_file("bash", path=str(path), environment={})
+    assert file.install()
+    assert path.read_bytes().startswith(content or b"")
+    assert (file.find(), file.preview()) == (file.command, None)
+    if content is not None:
+        assert Path(f"{path}{BACKUP}").read_bytes() == content
+    assert file.uninstall()
+    assert files(tmp_path) == before
+
+
 @pytest.mark.parametrize("name", SHELLS)
 def test_the_shell_reads_it_and_a_package_that_is_gone_is_silent(
     shell: Shell, tmp_path: Path, name: str, environment: dict[str, str]
@@ -104,6 +128,7 @@ def test_the_shell_reads_it_and_a_package_that_is_gone_is_silent(
         ran = subprocess.run(
             [name, *options, "-ic", command], capture_output=True, text=True, check=False,
             timeout=60, env=environment, stdin=subprocess.DEVNULL,
+            start_new_session=True,  # it would take the terminal of whoever runs the tests
         )  # fmt: skip
         noise = ("bash: cannot set terminal process group", "bash: no job control")
         return ran.stdout, [x for x in ran.stderr.splitlines() if not x.startswith(noise)]
@@ -180,13 +205,80 @@ def test_json(shell: Shell, tmp_path: Path) -> None:
         return json.loads(shell(*arguments, "--json", status=status).stdout)
 
     wanted = {"shell": "bash", "file": path, "changed": True, "line": line}
-    assert said("install", "bash", "--dry-run") == {**wanted, "changed": False}
-    assert said("install", "bash") == wanted
-    assert said("install", "bash") == {**wanted, "changed": False}
+    added = {**wanted, "compiled": None}
+    assert said("install", "bash", "--dry-run") == {**added, "changed": False}
+    assert said("install", "bash") == added
+    assert said("install", "bash") == {**added, "changed": False}
     (bash,) = (each for each in said("status") if each["shell"] == "bash")
     assert bash == {"shell": "bash", "file": path, "installed": True, "current": True, "line": line}
     assert said("uninstall", "bash") == wanted
     assert said("uninstall", "bash", status=1) == {**wanted, "changed": False, "line": None}
+
+
+def is_compiled(script: Path) -> bool:
+    """Tell whether zsh reads the compiled form of a script, and the script does what it says."""
+    # Of what is compiled nothing is left as text that zsh could read.
+    ran = subprocess.run(
+        ["strace", "-f", "-e", "trace=openat", "zsh", "-fc", f"source {script}; print hello"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.stdout == "hello\n"
+    return f'"{script}", ' not in ran.stderr
+
+
+def test_the_plugin_is_compiled_beside_itself(shell: Shell) -> None:
+    assert not COMPILED.exists()
+    shell("install", "zsh", "--dry-run")
+    assert not COMPILED.exists()
+    assert shell("install", "zsh").stdout.endswith(f"\ncompiled: {COMPILED}\n")
+    assert COMPILED.stat().st_mtime_ns == PLUGIN.stat().st_mtime_ns
+    assert is_compiled(PLUGIN)
+    made = COMPILED.stat().st_ino
+    assert json.loads(shell("install", "zsh", "--json").stdout)["compiled"] == str(COMPILED)
+    assert COMPILED.stat().st_ino != made
+    shell("uninstall", "zsh", "--dry-run")
+    assert COMPILED.exists()
+    shell("uninstall", "zsh")
+    assert not COMPILED.exists()
+    assert [path.name for path in PLUGIN.parent.iterdir() if path.name.startswith(".a")] == []
+    shell("uninstall", "zsh", status=1)
+
+
+def test_a_plugin_that_cannot_be_compiled_is_installed(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "zsh").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "zsh").chmod(0o755)
+    ran = shell("install", "zsh", "--rc", str(tmp_path / "rc"), PATH=str(tmp_path / "bin"))
+    assert ran.stdout.endswith("\ncompiled: no, zsh could not write it: read as text\n")
+    assert (tmp_path / "rc").exists()
+    assert not COMPILED.exists()
+
+
+def test_what_is_compiled_for_another_version_or_text_is_not_read(tmp_path: Path) -> None:
+    script = tmp_path / "script.zsh"
+    script.write_text("true\n")
+    assert compile_beside(str(script)) == f"{script}.zwc"
+    assert is_compiled(script)
+    compiled = Path(f"{script}.zwc")
+    data = compiled.read_bytes()
+    compiled.unlink()
+    compiled.write_bytes(data.replace(b"\x005.", b"\x004.").replace(b"5.", b"4.", 2))
+    os.utime(compiled, ns=(0, script.stat().st_mtime_ns))
+    assert not is_compiled(script)
+    compile_beside(str(script))
+    assert is_compiled(script)
+    later = int(script.stat().st_mtime) + 1
+    os.utime(script, (later, later))
+    assert not is_compiled(script)
+
+
+def test_where_nothing_can_be_written_it_is_not_compiled(tmp_path: Path) -> None:
+    assert compile_beside("/proc/version") is None
+    remove_compiled("/proc/version")
+    broken = tmp_path / "broken"
+    broken.write_text("if true; then\n")
+    assert compile_beside(str(broken)) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
 def test_two_at_once_add_one_line(environment: dict[str, str], tmp_path: Path) -> None:

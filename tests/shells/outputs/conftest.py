@@ -30,11 +30,17 @@ def tool(tmp_path: Path) -> Tool:
 
 
 @pytest.fixture
-def cached(tool: Tool, idle_daemon: Daemon, tmp_path: Path) -> Cached:
+def daemon(shared_daemon: Daemon) -> Daemon:
+    """A daemon that serves, with nothing in it."""
+    return shared_daemon
+
+
+@pytest.fixture
+def cached(tool: Tool, asked_daemon: Daemon, tmp_path: Path) -> Cached:
     """Run `autoloadctl cached`, whether the daemon runs or not."""
 
     def run(*arguments: str, command: list[str] = COMMAND, **more: Any) -> Any:
-        environment = shell_environment(tmp_path, tool, idle_daemon, **more)
+        environment = shell_environment(tmp_path, tool, asked_daemon, **more)
         return subprocess.run(
             [*command, *arguments],
             capture_output=True, check=False, timeout=60, env=environment, cwd=tmp_path,

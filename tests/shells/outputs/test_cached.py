@@ -17,9 +17,10 @@ import pytest
 import autoloadd_client
 from autoloadd_client import TOOL_OUTPUT, Entry
 
+from ...client.scripted import Peer, ScriptedServer
 from ...e2e.test_autoloadctl_fast import HEAVY, imported
 from ...running import wait_until
-from ..slow_tool import shell_environment
+from ..slow_tool import UNMEASURED, shell_environment
 from .conftest import COMMAND
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ def test_a_hit_loads_almost_nothing(
     cached: Cached, tool: Tool, daemon: Daemon, tmp_path: Path
 ) -> None:
     cached("slow")
-    more = {"COVERAGE_PROCESS_CONFIG": ""}
-    environment = shell_environment(tmp_path, tool, daemon, **more)
+    environment = shell_environment(tmp_path, tool, daemon, **UNMEASURED)
     python = [sys.executable, "-X", "importtime"]
     base = imported([*python, "-c", "import runpy"], environment)
     hit = imported([*python, *COMMAND[1:], "slow"], environment) - base
@@ -69,7 +69,7 @@ def test_whatever_differs_makes_it_run_again(
 
     def is_run(*given: str, **more: str) -> bool:
         before = tool.runs
-        assert cached(*(given or arguments), **more).returncode == 0
+        assert cached(*(given or arguments), **UNMEASURED, **more).returncode == 0
         return tool.runs > before
 
     assert is_run()
@@ -112,9 +112,13 @@ def test_what_went_wrong_is_shown_each_time_and_never_cached(
 ) -> None:
     tool.write(text)
     for times in (1, 2):
-        ran = cached("slow")
+        ran = cached("--kind", "complete", "slow")
         assert (ran.returncode, ran.stdout, ran.stderr) == (status, b"out\n", stderr)
         assert tool.runs == times
+    with daemon.cache(str(TOOL_OUTPUT)) as cache:
+        assert cache.count() == 0
+    ran = cached("slow")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (status, b"out\n", stderr)
 
 
 def test_another_status_can_be_the_good_one(cached: Cached, tool: Tool, daemon: Daemon) -> None:
@@ -133,7 +137,7 @@ def test_too_old_is_run_again(cached: Cached, tool: Tool, daemon: Daemon) -> Non
         assert entry is not None
         an_hour_ago = time.time_ns() - 3600 * 10**9
         cache.put_many({name: Entry(entry.blob, entry.fingerprint, 0, an_hour_ago)})
-    for age in ("2h", "3601", "61m", "1d"):
+    for age in ("2h", "7000", "119m", "1d"):
         assert cached("--max-age", age, "slow").stdout == b"slow\n"
     assert tool.runs == 1
     assert cached("--max-age=59m", "slow").stdout == b"slow\n"
@@ -144,7 +148,7 @@ def test_too_old_is_run_again(cached: Cached, tool: Tool, daemon: Daemon) -> Non
 
 def test_ten_at_once_run_it_once(tool: Tool, daemon: Daemon, tmp_path: Path) -> None:
     tool.write(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo slow")
-    environment = shell_environment(tmp_path, tool, daemon)
+    environment = shell_environment(tmp_path, tool, daemon, **UNMEASURED)
     started = [
         subprocess.Popen([*COMMAND, "slow"], stdout=subprocess.PIPE, env=environment)
         for _ in range(10)
@@ -158,16 +162,56 @@ def test_ten_at_once_run_it_once(tool: Tool, daemon: Daemon, tmp_path: Path) -> 
     assert tool.runs == 1
 
 
-def test_who_waits_for_one_that_fails_runs_it(tool: Tool, daemon: Daemon, tmp_path: Path) -> None:
-    tool.write(f"sleep 0.5; echo slow; mkdir {tmp_path}/failed 2>/dev/null && exit 3; exit 0")
+def test_who_waits_for_one_that_is_killed_runs_it(
+    tool: Tool, daemon: Daemon, tmp_path: Path
+) -> None:
+    tool.write(f"mkdir {tmp_path}/first 2>/dev/null && exec sleep 20; sleep 0.2; echo slow")
+    environment = shell_environment(tmp_path, tool, daemon)
+    first = subprocess.Popen([*COMMAND, "slow"], stdout=subprocess.DEVNULL, env=environment)
+    wait_until((tmp_path / "first").exists, 30, "the tool to run")
+    others = [
+        subprocess.Popen([*COMMAND, "slow"], stdout=subprocess.PIPE, env=environment)
+        for _ in range(2)
+    ]
+    wait_until(lambda: daemon.status()["leases"]["waiting"] == 2, 4, "the others to wait")
+    first.kill()
+    assert {process.communicate(timeout=60)[0] for process in others} == {b"slow\n"}
+    assert first.wait() == -9
+    assert tool.runs == 2
+
+
+@pytest.mark.parametrize(("ends", "status"), [("exit 3", 3), ("echo oops >&2", 0)])
+def test_runs_that_are_not_kept_keep_nobody_waiting(
+    tool: Tool, daemon: Daemon, tmp_path: Path, ends: str, status: int
+) -> None:
+    """Those that waited for the first one make theirs all at the same time."""
+    tool.write(
+        f"if mkdir {tmp_path}/first 2>/dev/null; then mark=go; else touch $0.$$; mark=all; fi\n"
+        f"until [ -e {tmp_path}/$mark ]; do sleep 0.02; done; echo slow; {ends}"
+    )
     environment = shell_environment(tmp_path, tool, daemon)
     started = [
-        subprocess.Popen([*COMMAND, "slow"], stdout=subprocess.PIPE, env=environment)
-        for _ in range(3)
+        subprocess.Popen(
+            [*COMMAND, "slow"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+        for _ in range(4)
     ]
+    wait_until(lambda: daemon.status()["leases"]["waiting"] == 3, 4, "the others to wait")
+    (tmp_path / "go").touch()
+    # Each of these runs ends only when all have begun.
+    wait_until(lambda: len(list(tool.directory.glob("slow.*"))) == 3, 30, "the others' runs")
+    # None of them has only waited for too long.
+    assert daemon.status()["leases"]["held"] == 0
+    (tmp_path / "all").touch()
     assert {process.communicate(timeout=60)[0] for process in started} == {b"slow\n"}
-    assert sorted(process.returncode for process in started) == [0, 0, 3]
-    assert tool.runs == 2
+    assert {process.returncode for process in started} == {status}
+    with daemon.cache(str(TOOL_OUTPUT)) as cache:
+        assert [name.partition("\0")[0] for name, _ in cache.names()] == ["unkept"]
+    ran = subprocess.run(
+        [*COMMAND[:-1], "why", "slow"], capture_output=True, check=False, env=environment
+    )
+    assert (ran.returncode, ran.stderr) == (1, b"")
+    assert b"unkept" not in ran.stdout
 
 
 def test_a_tool_that_is_replaced_while_it_runs_is_not_cached(
@@ -185,12 +229,43 @@ def test_a_tool_that_is_replaced_while_it_runs_is_not_cached(
 def test_a_daemon_that_goes_meanwhile_costs_nothing(
     cached: Cached, tool: Tool, daemon: Daemon
 ) -> None:
-    tool.write(f"kill -KILL {daemon.pid}; echo slow")
+    for status in (0, 3):
+        tool.write(f"kill -KILL {daemon.pid}; echo slow; exit {status}")
+        ran = cached("slow")
+        assert (ran.returncode, ran.stdout, ran.stderr) == (status, b"slow\n", b"")
+        daemon.wait()
+        daemon.start()
+
+
+def test_a_daemon_that_does_not_say_how_the_last_run_was(
+    cached: Cached, tool: Tool, idle_daemon: Daemon
+) -> None:
+    """The tool is run with the lease held, as the first time."""
+    stored = []
+
+    def miss(peer: Peer) -> None:
+        peer.greet()
+        peer.answer(peer.read_request("get"), None)
+        peer.wait_for_end()
+
+    def give_the_lease(peer: Peer) -> None:
+        peer.greet()
+        peer.answer(peer.read_request("lease"), "fill")
+        put = peer.read_request("put")
+        stored.append(put.params)
+        peer.answer(put, 1)
+        peer.wait_for_end()
+
+    def refuse(peer: Peer) -> None:
+        peer.greet()
+        peer.refuse(peer.read_request("get").id, "busy")
+        peer.wait_for_end()
+
+    server = ScriptedServer(Path(idle_daemon.socket_path), (miss, give_the_lease, refuse))
     ran = cached("slow")
+    server.stop()
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"slow\n", b"")
-    daemon.wait()
-    ran = cached("slow")
-    assert ran.returncode == 0 or ran.stdout == b"slow\n"
+    assert [params[1] for params in stored] == [b"slow\n"]
 
 
 def test_output_that_is_too_large_is_printed_and_not_cached(

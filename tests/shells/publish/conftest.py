@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ...e2e.conftest import ctl, run_directory
+from ...e2e.conftest import ctl
 from ...running import own_environment
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...e2e.conftest import Ctl
     from ...running import Daemon
 
-__all__ = ["ctl", "run_directory"]
+__all__ = ["ctl"]
 
 LONG_AGO = 1_600_000_000
 
@@ -44,7 +44,12 @@ class Farm:
 
     @property
     def place(self) -> Path:
-        return next(self.run_directory.glob("zsh-*[0-9]"))
+        return next(self.run_directory.glob("zsh-*"))
+
+    @property
+    def parts(self) -> list[Path]:
+        """What the plugin puts first in fpath."""
+        return [self.place / "completions", self.place / "farm"]
 
     @property
     def farm(self) -> Path:
@@ -53,6 +58,10 @@ class Farm:
     @property
     def digest(self) -> Path:
         return self.place / "farm.zwc"
+
+    def digest_for(self, name: str) -> Path:
+        """Return the digest that a function is in."""
+        return self.place / ("completions.zwc" if name.startswith("_") else "farm.zwc")
 
     def write(self, name: str, text: str, *, at: int = LONG_AGO) -> Path:
         """Write a function, as it was at a time in seconds."""
@@ -71,7 +80,7 @@ class Farm:
 
     def call(self, script: str, *, without: bool = False) -> tuple[str, str]:
         """Return what zsh prints, with the farm first in fpath, or without it."""
-        fpath = [self.directory] if without else [self.farm, self.directory]
+        fpath = [self.directory] if without else [*self.parts, self.directory]
         ran = run_zsh(f"fpath=($@)\n{script}", *fpath, home=self.run_directory)
         return ran.stdout, ran.stderr
 
@@ -79,7 +88,19 @@ class Farm:
         """Tell whether zsh takes a function from the farm, and not from its directory."""
         out, err = self.call(f"autoload +X -Uz {name} && print -r -- $functions_source[{name}]")
         assert err == ""
-        return out == f"{self.farm}/{name}\n"
+        return out in [f"{part}/{name}\n" for part in self.parts]
+
+
+@pytest.fixture
+def daemon(shared_daemon: Daemon) -> Daemon:
+    """A daemon that serves, with nothing in it or beside it."""
+    return shared_daemon
+
+
+@pytest.fixture
+def run_directory(asked_daemon: Daemon) -> Path:
+    """The directory of the socket, whether a daemon runs or not."""
+    return asked_daemon.directory
 
 
 @pytest.fixture

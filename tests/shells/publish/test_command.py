@@ -5,23 +5,35 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from autoloadd_client.publishing.farm import lock
+from autoloadd_client.publishing.farm import lock, place_of
 from autoloadd_client.shells.fingerprint import fingerprint_file
 from autoloadd_client.shells.zsh import find_zsh
 
 from ...e2e.conftest import ctl_environment
 from ...e2e.test_autoloadctl_fast import HEAVY, imported
+from ..slow_tool import UNMEASURED
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ...e2e.conftest import Ctl
     from ...running import Daemon
     from .conftest import Farm
+
+
+def place_for(farm: Farm) -> str:
+    """Return where the farm for a test's own functions is, or will be."""
+    socket = f"{farm.run_directory}/socket"
+    return place_of(socket, find_zsh().version, [str(farm.directory)])
+
+
+def print_dir(farm: Farm, *options: str) -> str:
+    ran = farm.ctl("publish", "zsh", "--print-dir", *options, "--fpath", farm.directory)
+    return ran.stdout.decode()
+
 
 UNCHANGED = b"zsh: nothing has changed in fpath since it was published\n"
 
@@ -29,11 +41,11 @@ UNCHANGED = b"zsh: nothing has changed in fpath since it was published\n"
 def test_it_says_where_and_how_many(farm: Farm) -> None:
     ran = farm.ctl("publish", "zsh", "--fpath", farm.directory)
     version = find_zsh().version
-    where = f"{farm.run_directory}/zsh-{version}/farm"
+    where = f"{place_for(farm)}/farm"
     assert ran.stdout.decode().startswith(f"zsh {version}: 2 functions published in {where}: ")
     assert b", 2 compiled, " in ran.stdout
-    assert farm.ctl("publish", "zsh", "--print-dir").stdout.decode() == f"{where}\n"
-    printed = farm.ctl("publish", "zsh", "--print-dir", "--json").stdout
+    assert print_dir(farm) == f"{where}\n"
+    printed = print_dir(farm, "--json")
     assert json.loads(printed) == {"directory": where}
     assert (farm.place / "fpath").read_bytes() == bytes(farm.directory)
 
@@ -46,9 +58,9 @@ def test_nothing_changed_says_so_both_ways(farm: Farm) -> None:
     assert (full.returncode, full.stdout, full.stderr) == (0, UNCHANGED, b"")
     said = farm.publish()
     assert (said["changed"], said["published"], said["functions"]) == (False, False, 0)
-    # Another fpath is another farm, also one that is a part of it.
+    # Another fpath has another farm, also one that is a part of it.
     assert farm.publish(farm.directory, farm.directory.parent)["changed"]
-    assert farm.publish()["changed"]
+    assert not farm.publish()["changed"]
 
 
 def test_nothing_changed_needs_no_daemon_and_loads_almost_nothing(
@@ -56,7 +68,7 @@ def test_nothing_changed_needs_no_daemon_and_loads_almost_nothing(
 ) -> None:
     farm.publish()
     assert daemon.stop() == 0
-    environment = ctl_environment(farm.run_directory, {"COVERAGE_PROCESS_CONFIG": ""})
+    environment = ctl_environment(farm.run_directory, UNMEASURED)
     python = [sys.executable, "-X", "importtime"]
     base = imported([*python, "-c", "import runpy"], environment)
     command = [*python, "-m", "autoloadd_client.cli", "publish", "zsh", "--fpath"]
@@ -66,14 +78,17 @@ def test_nothing_changed_needs_no_daemon_and_loads_almost_nothing(
 
 
 def test_a_dry_run_changes_nothing(farm: Farm) -> None:
-    before = sorted(farm.run_directory.rglob("*"))
     ran = farm.ctl("publish", "zsh", "--dry-run", "--fpath", farm.directory)
     assert b"would publish 2 functions in " in ran.stdout
     assert ran.stdout.endswith(b"/farm, 2 of them compiled anew\n")
     said = farm.ctl("publish", "zsh", "--dry-run", "--json", "--fpath", farm.directory).stdout
     assert (json.loads(said)["functions"], json.loads(said)["published"]) == (2, False)
-    assert sorted(farm.run_directory.rglob("*")) == before
+    assert not list(farm.run_directory.glob("*zsh-*"))
     assert farm.publish()["compiled"] == 2
+    seen_at = (farm.place / "state").stat().st_mtime_ns
+    ran = farm.ctl("publish", "zsh", "--dry-run", "--fpath", farm.directory)
+    assert ran.stdout == UNCHANGED
+    assert (farm.place / "state").stat().st_mtime_ns == seen_at
 
 
 def test_what_is_cached_is_not_compiled_again(farm: Farm) -> None:
@@ -94,7 +109,8 @@ def test_what_does_not_compile_is_left_to_zsh_and_named(farm: Farm) -> None:
     path.unlink()
     ran = farm.ctl("publish", "zsh", "--fpath", farm.directory, farm.directory.parent)
     assert b"left out" not in ran.stdout
-    farm.write("broken", "if true; then\n")
+    # Another size: it may get the same inode, and has the same time.
+    farm.write("broken", "if false; then\n")
     ran = farm.ctl("publish", "zsh", "--fpath", farm.directory)
     assert f"left out {path}: ".encode() in ran.stdout
 
@@ -127,11 +143,11 @@ def test_what_has_no_room_is_left_out(farm: Farm) -> None:
 
 def test_ten_at_once_build_it_once(farm: Farm) -> None:
     command = [sys.executable, "-m", "autoloadd_client.cli", "publish", "zsh", "--json", "--fpath"]
+    environment = ctl_environment(farm.run_directory, UNMEASURED)
     started = [
         subprocess.Popen(
             [*command, str(farm.directory)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=ctl_environment(farm.run_directory, {}),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
         )
         for _ in range(10)
     ]  # fmt: skip
@@ -141,8 +157,7 @@ def test_ten_at_once_build_it_once(farm: Farm) -> None:
 
 
 def test_what_stands_in_the_way_is_told(farm: Farm) -> None:
-    place = farm.run_directory / f"zsh-{find_zsh().version}"
-    place.mkdir()
+    Path(place_for(farm)).mkdir()
     ran = farm.ctl("publish", "zsh", "--fpath", farm.directory)
     assert ran.returncode == 2
     assert ran.stderr.startswith(b"autoloadctl: ")
@@ -190,7 +205,7 @@ def test_someone_else_at_it_for_too_long_is_told(
         "farm.lock.__wrapped__.__kwdefaults__['seconds'] = 0.1\n"
         "from autoloadd_client.cli.run import run; sys.exit(run(sys.argv[1:]))"
     )
-    with lock(str(farm.run_directory / f"zsh-{find_zsh().version}")):
+    with lock(place_for(farm)):
         ran = subprocess.run(
             [sys.executable, "-c", program, "publish", "zsh", "--fpath", str(farm.directory)],
             capture_output=True, check=False, env=ctl_environment(farm.run_directory, {}),

@@ -132,7 +132,7 @@ def test_another_version_another_function_and_several_are_refused(
         (functions / name).write_text("print\n")
     blob = compile_all(zsh, functions)["one"]
     with pytest.raises(BytecodeError, match="another version"):
-        read_function(blob, name=b"one", version="5.8")
+        read_function(blob, name=b"one", version="5.0")
     with pytest.raises(BytecodeError, match="another function"):
         read_function(blob, name=b"two", version=zsh.version)
     both = build_digest(read_all(zsh, functions), version=zsh.version)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import select
-import signal
-import struct
-import termios
-import time
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pseudo_terminal import PseudoTerminal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-PATIENCE_SECONDS = 60.0
-"""A shell that says nothing for so long hangs."""
+    from collections.abc import Mapping
 
 DONE = b"\x1b]done\x07"
 READY = b"\x1b]ready\x07"
@@ -37,54 +28,16 @@ zle-line-init() { printf '\e]ready\a' }; zle -N zle-line-init
 """
 
 
-class Terminal:
+class Terminal(PseudoTerminal):
     """An interactive zsh. Its start-up file is `rc` behind what the tests need themselves."""
 
-    def __init__(
-        self,
-        directory: Path,
-        rc: str = "",
-        *,
-        environment: Mapping[str, str],
-        options: Sequence[str] = (),
-        rows: int = 60,
-    ) -> None:
+    def __init__(self, directory: Path, rc: str = "", *, environment: Mapping[str, str]) -> None:
         directory.mkdir(exist_ok=True)
         self._directory = directory
         (directory / ".zshrc").write_text(f"{rc}\n{RC}")
-        child = {**environment, "ZDOTDIR": str(directory), "TERM": "xterm"}
-        self.pid, self._master = pty.fork()
-        if self.pid == 0:  # pragma: no cover  another program by the time coverage would save
-            os.execvpe("zsh", ["zsh", "-d", "-i", *options], child)
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 100, 0, 0))
-        self._unread = b""
+        child = {**environment, "ZDOTDIR": str(directory)}
+        super().__init__(["zsh", "-d", "-i"], environment=child, directory=Path.cwd())
         self.startup = self.read_until(READY)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        os.close(self._master)
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-
-    def send(self, keys: bytes | str) -> None:
-        """Type keys."""
-        os.write(self._master, keys.encode() if isinstance(keys, str) else keys)
-
-    def read_until(self, mark: bytes) -> bytes:
-        """Return what the shell prints up to a mark."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while mark not in self._unread:
-            if not select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0]:
-                raise AssertionError(f"waited for {mark!r} behind {self._unread!r}")
-            try:
-                data = os.read(self._master, 65536)
-            except OSError as exc:
-                raise AssertionError(f"zsh ended: {self._unread!r}") from exc
-            self._unread += data
-        found, _, self._unread = self._unread.partition(mark)
-        return found
 
     def run(self, command: str) -> str:
         """Run a command line; return what it printed."""
@@ -96,7 +49,7 @@ class Terminal:
 
     def interrupt(self) -> bytes:
         """Press Ctrl-C while something runs; return all until the prompt."""
-        self.send(b"\x03")
+        self.send("\x03")
         return self.read_until(READY)
 
     def tab(self, line: str) -> tuple[bytes, str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.running import Daemon, own_environment, private_directory
-from tests.shells.tools import tool_home
+
+from shell_tools import tool_home
 
 from .terminal import Terminal
 from .zsh import PATIENT, PLUGIN
@@ -72,7 +72,6 @@ def start(place: Path, rc: str, *, loaded: bool, before: str = "") -> Terminal:
 
     `before` stands before compinit, `rc` behind it.
     """
-    assert shutil.which("npm"), "npm is not installed; Debian: apt-get install npm"
     environment = own_environment(
         {
             **PATIENT,

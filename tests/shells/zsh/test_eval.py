@@ -27,6 +27,12 @@ EVAL = "autoloadd-eval $TOOL; print -r -- $? $GREETING"
 
 
 @pytest.fixture
+def daemon(shared_daemon: Daemon) -> Daemon:
+    """A daemon that serves, with nothing in it."""
+    return shared_daemon
+
+
+@pytest.fixture
 def outputs(daemon: Daemon) -> Iterator[Cache]:
     """The shard of what tools printed."""
     with daemon.cache("tool-output/1/8") as cache:
@@ -318,13 +324,14 @@ def test_a_large_text(environment: dict[str, str], tool: Tool, outputs: Cache) -
     assert tool.runs == 1
 
 
-@pytest.mark.parametrize(
-    "wrong", ["", "--max-age", "--max-age 1y $TOOL", "--env a-b $TOOL", "-x $TOOL"]
-)
-def test_usage(wrong: str, environment: dict[str, str]) -> None:
-    ran = run_zsh(f"autoloadd-eval {wrong}; print $?", environment=environment)
-    assert ran.stdout == b"2\n"
-    assert ran.stderr.startswith(b"usage: autoloadd-eval [--max-age AGE]")
+WRONG = ("", "--max-age", "--max-age 1y $TOOL", "--env a-b $TOOL", "-x $TOOL")
+
+
+def test_usage(environment: dict[str, str]) -> None:
+    script = "".join(f"autoloadd-eval {wrong}; print $?\n" for wrong in WRONG)
+    ran = run_zsh(script, environment=environment)
+    assert ran.stdout == b"2\n" * len(WRONG)
+    assert ran.stderr.count(b"usage: autoloadd-eval [--max-age AGE]") == len(WRONG)
 
 
 def test_help(environment: dict[str, str]) -> None:
@@ -362,21 +369,59 @@ def test_ten_shells_at_once_run_it_once(
     assert outputs.count() == 1
 
 
-def test_a_tool_that_fails_is_run_by_the_next_that_waits(
-    environment: dict[str, str], tool: Tool, home: Path, outputs: Cache
+def test_who_waits_for_a_shell_that_is_killed_runs_the_tool(
+    environment: dict[str, str], tool: Tool, home: Path, outputs: Cache, daemon: Daemon
 ) -> None:
     """The holder's connection ends: the next one is asked, before its wait is over."""
-    first = home / "first"
-    tool.write(f"sleep 0.5; if mkdir {first}; then exit 1; fi 2>/dev/null; echo GREETING=second")
-    shells = [
-        subprocess.Popen(
-            ["zsh", "-fc", f"source {PLUGIN}\nautoloadd-eval $TOOL; print -r -- $GREETING"],
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
-        for _ in range(3)
-    ]
-    printed = sorted(shell.communicate(timeout=60)[0] for shell in shells)
-    assert printed == [b"\n", b"second\n", b"second\n"]
+    tool.write(
+        f"if mkdir {home}/first 2>/dev/null; then touch {home}/begun; exec sleep 20; fi\n"
+        "sleep 0.2; echo GREETING=second"
+    )
+    script = f"source {PLUGIN}\nautoloadd-eval $TOOL; print -r -- $GREETING"
+    command = ["zsh", "-fc", script]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    wait_until((home / "begun").exists, 20, "the tool to run")
+    others = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
+    wait_until(lambda: daemon.status()["leases"]["waiting"] == 2, 4, "the others to wait")
+    first.kill()
+    assert [shell.communicate(timeout=60)[0] for shell in others] == [b"second\n"] * 2
+    assert first.wait() == -9
     assert tool.runs == 2
     assert outputs.count() == 1
+
+
+@pytest.mark.parametrize("ends", ["echo oops >&2", "exit 3"])
+def test_a_tool_whose_runs_are_not_kept_keeps_nobody_waiting(
+    ends: str,
+    environment: dict[str, str],
+    tool: Tool,
+    home: Path,
+    outputs: Cache,
+    daemon: Daemon,
+) -> None:
+    """Those that waited for the first run then make theirs all at the same time."""
+    others = 5
+    tool.write(
+        f"if mkdir {home}/first 2>/dev/null; then mark=go; else touch {home}/$$.begun; mark=all; fi"
+        f"\nuntil [ -e {home}/$mark ]; do sleep 0.02; done; echo GREETING=hello; {ends}"
+    )
+    command = ["zsh", "-fc", f"source {PLUGIN}\nautoloadd-eval $TOOL; print -r -- $GREETING"]
+    shells = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        for _ in range(1 + others)
+    ]
+    wait_until(lambda: daemon.status()["leases"]["waiting"] == others, 4, "the others to wait")
+    (home / "go").touch()
+    # Each of these runs ends only when all have begun.
+    wait_until(lambda: len(list(home.glob("*.begun"))) == others, 30, "the others' runs")
+    # None of them has only waited for too long.
+    assert daemon.status()["leases"]["held"] == 0
+    (home / "all").touch()
+    assert {shell.communicate(timeout=60)[0] for shell in shells} == {b"hello\n"}
+    assert tool.runs == 1 + others
+    # A run that can be kept is kept, and the next one is asked of the cache.
+    tool.write("echo GREETING=clean")
+    assert output_of(EVAL, environment=environment) == "0 clean\n"
+    wait_until(lambda: outputs.count() == 2, 20, "the put")
+    assert output_of(EVAL, environment=environment) == "0 clean\n"
+    assert tool.runs == 2 + others

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 from tests.running import own_environment
 
 from .zsh import environment_for, output_of, run_zsh
@@ -38,23 +37,24 @@ def test_get_and_put(daemon: Daemon) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "autoloadd-get",
-        "autoloadd-get --sync write n",
-        "autoloadd-get --producer x n",
-        "autoloadd-get --mtime x n",
-        "autoloadd-get --what n",
-        "autoloadd-put n",
-        "autoloadd-put --sync never n b",
-        "autoloadd-put --fingerprint",
-    ],
+WRONG = (
+    "autoloadd-get",
+    "autoloadd-get --sync write n",
+    "autoloadd-get --producer x n",
+    "autoloadd-get --mtime x n",
+    "autoloadd-get --what n",
+    "autoloadd-put n",
+    "autoloadd-put --sync never n b",
+    "autoloadd-put --fingerprint",
 )
-def test_get_and_put_usage(wrong: str, daemon: Daemon) -> None:
-    ran = run_zsh(f"{wrong}; print $?", environment=environment_for(daemon.socket_path))
-    assert ran.stdout == b"2\n"
-    assert ran.stderr.startswith(b"usage: autoloadd-get ")
+
+
+def test_get_and_put_usage(home: Path) -> None:
+    """Told before anybody is asked: here is no daemon."""
+    environment = environment_for(str(home / "socket"))
+    ran = run_zsh("".join(f"{wrong}; print $?\n" for wrong in WRONG), environment=environment)
+    assert ran.stdout == b"2\n" * len(WRONG)
+    assert ran.stderr.count(b"usage: autoloadd-get ") == len(WRONG)
 
 
 def test_get_and_put_without_a_daemon(home: Path) -> None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 EVAL = "autoloadd-eval $TOOL; print -r -- $? $GREETING"
 
 
+IS_THERE = "f() { local place; _autoloadd_is_there; print $? }; f"
+
+
 def evaluates(environment: dict[str, str], script: str = EVAL) -> bool:
     """Tell whether the tool's text is evaluated, and nothing else is seen."""
     return output_of(script, environment=environment) == "0 hello\n"
@@ -59,33 +62,34 @@ def test_a_socket_that_nobody_listens_at(daemon: Daemon, tool: Tool) -> None:
     assert not (daemon.directory / "zsh-away").exists()
 
 
-@pytest.mark.parametrize("off", ["0", "false", "NO", " no "])
 @pytest.mark.parametrize("variable", ["AUTOLOADD_CACHE", "ZSHRS_CACHE"])
-def test_switched_off(variable: str, off: str, daemon: Daemon, tool: Tool) -> None:
-    environment = environment_for(daemon.socket_path, TOOL=str(tool.path), **{variable: off})
-    assert evaluates(environment)
-    assert daemon.status()["shards"] == 0
+def test_switched_off(variable: str, daemon: Daemon, tool: Tool) -> None:
+    for off in ("0", "false", "NO", " no "):
+        environment = environment_for(daemon.socket_path, TOOL=str(tool.path), **{variable: off})
+        assert evaluates(environment)
+        assert daemon.status()["shards"] == 0, off
 
 
 def test_a_path_that_zsocket_would_cut(daemon: Daemon, tool: Tool, home: Path) -> None:
-    """It would connect to the socket at the first 107 bytes."""
-    pad = 107 - len(str(home)) - len("/socket")
+    """It would connect to the socket at the first 107 bytes, and 107 bytes have no end for it."""
+    pad = 106 - len(str(home)) - len("/socket")
     longest = f"{home}{'/' * (pad % 2)}{'/.' * (pad // 2)}/socket"
-    assert len(longest) == 107
-    (home / "sockets").symlink_to("socket")
-    environment = environment_for(f"{longest}s", TOOL=str(tool.path))
-    assert evaluates(environment)
+    assert len(longest) == 106
+    environment = environment_for(longest, TOOL=str(tool.path))
+    for more in ("s", "ss"):
+        (home / f"socket{more}").symlink_to("socket")
+        assert evaluates({**environment, "AUTOLOADD_SOCKET": longest + more})
     assert daemon.status()["shards"] == 0
-    assert evaluates({**environment, "AUTOLOADD_SOCKET": longest})
+    assert evaluates(environment)
     wait_until(lambda: daemon.status()["shards"] == 1, 20, "the put")
 
 
-@pytest.mark.parametrize("mode", [0o755, 0o710, 0o702])
-def test_a_directory_that_others_can_reach(mode: int, daemon: Daemon, tool: Tool) -> None:
-    daemon.directory.chmod(mode)
-    assert evaluates(environment_for(daemon.socket_path, TOOL=str(tool.path)))
-    daemon.directory.chmod(0o700)
-    assert daemon.status()["shards"] == 0
+def test_a_directory_that_others_can_reach(daemon: Daemon, tool: Tool) -> None:
+    for mode in (0o755, 0o710, 0o702):
+        daemon.directory.chmod(mode)
+        assert evaluates(environment_for(daemon.socket_path, TOOL=str(tool.path)))
+        daemon.directory.chmod(0o700)
+        assert daemon.status()["shards"] == 0, oct(mode)
 
 
 def test_a_directory_of_another_user(daemon: Daemon, tool: Tool) -> None:
@@ -250,6 +254,81 @@ def test_a_daemon_that_is_only_busy_gets_a_little_more(at_work: bool, home: Path
     assert (home / "zsh-daemon").read_text() == f"{os.getpid()}\n"
 
 
+def hangs_after_hello(peer: Peer) -> None:
+    hello = peer.read_request("hello")
+    peer.answer(hello, {**HELLO, "pid": os.getpid()})
+    peer.wait_for_rest()
+
+
+def test_a_daemon_that_hangs_half_way_costs_5_ms(home: Path) -> None:
+    """As it stands when it is stopped, or waits for a disk: once, then nobody asks it."""
+    tries = 10
+    server = ScriptedServer(home / "socket", (hangs_after_hello,) * tries)
+    script = f"""zmodload zsh/datetime
+    for i in {{1..{tries}}}; do
+      _autoloadd_away_until=0; rm -f {home}/zsh-away
+      for j in 1 2; do
+        float began=$EPOCHREALTIME; autoloadd-get name
+        print -rn -- $? $(( (EPOCHREALTIME - began) * 1000 ))
+        seen=( ${{(f)"$(<{home}/zsh-away)"}} ); print "" $#seen
+      done
+    done"""
+    environment = environment_for(server.path)
+    del environment["AUTOLOADD_WAIT_MS"]
+    lines = [line.split() for line in output_of(script, environment=environment).splitlines()]
+    server.stop()
+    # It is noted once.
+    assert {(status, seen) for status, _, seen in lines} == {("3", "1")}
+    first, second = ([float(ms) for _, ms, _ in lines[at::2]] for at in range(2))
+    assert 5 <= min(first) < 10
+    assert min(second) < 2
+
+
+def test_a_daemon_that_is_stopped_while_another_shell_runs_it(
+    daemon: Daemon, tool: Tool, home: Path
+) -> None:
+    """The run of another shell is waited for, up to 5 s, but not in vain."""
+    tool.write(f"until [ -e {home}/go ]; do sleep 0.02; done; echo GREETING=hello")
+    environment = environment_for(daemon.socket_path, TOOL=str(tool.path))
+    command = ["zsh", "-fc", f"source {PLUGIN}; {EVAL}"]
+    shells = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
+    wait_until(lambda: daemon.status()["leases"]["waiting"] == 1, 4, "the second to wait")
+    os.kill(daemon.pid, signal.SIGSTOP)
+    wait_until(lambda: tool.runs == 2, 3, "the second to run it")
+    (home / "go").touch()
+    assert [shell.communicate(timeout=60)[0] for shell in shells] == [b"0 hello\n"] * 2
+    os.kill(daemon.pid, signal.SIGCONT)
+
+
+def test_a_stopped_daemon_is_not_tried_again(daemon: Daemon, tool: Tool) -> None:
+    """Each try would stay in its queue until it goes on; a full one blocks whoever comes."""
+    environment = environment_for(daemon.socket_path, TOOL=str(tool.path))
+    assert evaluates(environment)
+    assert (daemon.directory / "zsh-daemon").read_text() == f"{daemon.pid}\n"
+    away = daemon.directory / "zsh-away"
+    away.write_text("1 1\n")
+    os.kill(daemon.pid, signal.SIGSTOP)
+    assert output_of(IS_THERE, environment=environment) == "1\n"
+    assert tool.runs == 1
+    assert evaluates(environment)
+    assert tool.runs == 2
+    assert away.read_text() == "1 1\n"
+    os.kill(daemon.pid, signal.SIGCONT)
+    assert output_of(IS_THERE, environment=environment) == "0\n"
+    assert evaluates(environment)
+    assert tool.runs == 2
+
+
+def test_a_daemon_that_came_later_is_asked_at_once(daemon: Daemon) -> None:
+    away = daemon.directory / "zsh-away"
+    away.write_text(f"{int(time.time())} 1\n{int(time.time())} 2\n")
+    environment = environment_for(daemon.socket_path)
+    assert output_of(IS_THERE, environment=environment) == "1\n"
+    daemon.kill()
+    daemon.start()
+    assert output_of(IS_THERE, environment=environment) == "0\n"
+
+
 # ---- a daemon that answers something else
 
 
@@ -354,7 +433,7 @@ def test_ctrl_c_while_the_tool_runs(daemon: Daemon, tool: Tool, home: Path) -> N
         terminal.send("autoloadd-eval $TOOL; print never\n")
         wait_until((home / "begun").exists, 20, "the tool to run")
         assert b"\nnever" not in terminal.interrupt()
-        assert terminal.run("ls -l /proc/$$/fd | grep -c socket").strip() == "0"
+        assert terminal.run("ls -l /proc/$$/fd 2>/dev/null | grep -c socket").strip() == "0"
         wait_until(lambda: daemon.status()["leases"]["held"] == 0, 20, "the lease's end")
         tool.write("echo GREETING=hello")
         assert terminal.run(EVAL).strip() == "0 hello"
@@ -373,7 +452,7 @@ def test_ctrl_c_while_another_shell_runs_it(daemon: Daemon, tool: Tool, home: Pa
         terminal.send("autoloadd-eval $TOOL; print never\n")
         wait_until(lambda: daemon.status()["leases"]["waiting"] == 1, 20, "the second to wait")
         assert b"\nnever" not in terminal.interrupt()
-        assert terminal.run("ls -l /proc/$$/fd | grep -c socket").strip() == "0"
+        assert terminal.run("ls -l /proc/$$/fd 2>/dev/null | grep -c socket").strip() == "0"
         (home / "go").touch()
         assert first.communicate(timeout=60)[0] == b"0 hello\n"
         assert terminal.run(EVAL).strip() == "0 hello"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.running import Daemon, own_environment, wait_until
-from tests.shells.tools import tool_home
+
+from shell_tools import tool_home
 
 from .terminal import Terminal
 from .zsh import PLUGIN, environment_for, output_of, run_zsh
@@ -98,8 +100,9 @@ def test_the_same_shell_with_and_without(keys: str, home: Path, daemon: Daemon) 
 
 def test_sourcing_is_cheap(home: Path) -> None:
     """Under 2 ms, and a fraction of that compiled; the least of many, on a machine half as fast."""
-    copy = home / PLUGIN.name
-    copy.write_bytes(PLUGIN.read_bytes())
+    plain_copy, copy = home / "plain.zsh", home / PLUGIN.name
+    for each in (plain_copy, copy):
+        each.write_bytes(PLUGIN.read_bytes())
     subprocess.run(["zsh", "-fc", f"zcompile {copy}"], check=True)
     script = """zmodload zsh/datetime
     for file; do
@@ -108,7 +111,7 @@ def test_sourcing_is_cheap(home: Path) -> None:
       done
       print
     done"""
-    printed = output_of(script, str(PLUGIN), str(copy), environment=own_environment({}))
+    printed = output_of(script, str(plain_copy), str(copy), environment=own_environment({}))
     plain, compiled = (min(map(float, line.split())) for line in printed.splitlines())
     assert plain < 4
     assert compiled < plain / 2
@@ -153,21 +156,32 @@ def test_a_shell_of_scp_or_cron_says_nothing(
 # ---- the farm
 
 
+def lay_out(home: Path, number: str, said: str, *fpath: str) -> Path:
+    """Make a farm with a function and a completion, as `autoloadctl publish zsh` lays it out.
+
+    The functions say something else than those in `home`/mine, which the links lead to.
+    """
+    version = output_of("print -r -- $ZSH_VERSION", environment=own_environment({})).strip()
+    text = "\0".join(fpath).encode()
+    place, mine = home / f"zsh-{version}-{len(text)}-{number}", home / "mine"
+    for part, name, link in (("farm", "shout", "shout"), ("completions", "_show", "_show.zwc")):
+        mine.mkdir(exist_ok=True)
+        (mine / name).write_text("print SOURCE $1\n")
+        (place / part).mkdir(parents=True)
+        (place / part / link).symlink_to(mine / name)
+        (home / "new").mkdir(exist_ok=True)
+        (home / "new" / name).write_text(f"print {said} $1\n")
+        script = f"zcompile {place}/{part}.zwc {home}/new/{name}"
+        subprocess.run(["zsh", "-fc", script], check=True)
+    (place / "fpath").write_bytes(text)
+    (place / "state").touch()
+    return place
+
+
 @pytest.fixture
 def farm(home: Path, daemon: Daemon) -> Path:
-    """A farm with one function, as `autoloadctl publish zsh` lays it out, for fpath=(DIR/mine)."""
-    version = output_of("print -r -- $ZSH_VERSION", environment=own_environment({})).strip()
-    place = home / f"zsh-{version}"
-    (home / "mine").mkdir()
-    (home / "mine" / "shout").write_text("print SOURCE $1\n")
-    (place / "farm").mkdir(parents=True)
-    (place / "farm" / "shout").symlink_to(home / "mine" / "shout")
-    (place / "fpath").write_bytes(str(home / "mine").encode())
-    (home / "text").write_text("print DIGEST $1\n")
-    script = f"cd {home}; mkdir new; cp text new/shout; zcompile {place}/farm.zwc new/shout"
-    subprocess.run(["zsh", "-fc", script], check=True)
-    (place / "state").touch()
-    return place / "farm"
+    """A farm for fpath=(DIR/mine)."""
+    return lay_out(home, "1", "DIGEST", str(home / "mine"))
 
 
 CALL = "autoload -Uz shout; shout hi; print -r -- $fpath"
@@ -177,11 +191,30 @@ def test_the_farm_is_used_for_its_own_fpath(farm: Path, home: Path, daemon: Daem
     environment = environment_for(daemon.socket_path)
     before = f"fpath=({home}/mine)\nsource {PLUGIN}\n"
     ran = run_zsh(before + CALL, environment=environment, sourced=False)
-    assert ran.stdout.decode() == f"DIGEST hi\n{farm} {home}/mine\n"
+    assert ran.stdout.decode() == f"DIGEST hi\n{farm}/farm {home}/mine\n"
     # Another fpath may hold another function of this name.
     before = f"fpath=({home}/mine /usr/share)\nsource {PLUGIN}\n"
     ran = run_zsh(before + CALL, environment=environment, sourced=False)
     assert ran.stdout.decode() == f"SOURCE hi\n{home}/mine /usr/share\n"
+
+
+def test_each_fpath_has_a_farm(farm: Path, home: Path, daemon: Daemon) -> None:
+    """And a shell that changes its fpath changes the farm, or has none, and leaves no trace."""
+    other = lay_out(home, "2", "OTHER", f"{home}/mine", "/usr/share")
+    environment = environment_for(daemon.socket_path)
+    takes = f"source {PLUGIN}; print -r -- $fpath; shout"
+    script = f"""autoload -Uz shout
+    fpath=({home}/mine . {home}/mine); {takes}; unfunction shout; autoload -Uz shout
+    fpath+=(/usr/share); {takes}
+    fpath+=(/usr/lib); source {PLUGIN}; print -r -- $fpath
+    fpath=({home}/nine); source {PLUGIN}; print -r -- $fpath"""
+    ran = run_zsh(script, environment=environment, sourced=False)
+    mine = f"{home}/mine . {home}/mine"
+    expected = (
+        f"{farm}/farm {mine}\nDIGEST\n{other}/farm {mine} /usr/share\nOTHER\n"
+        f"{mine} /usr/share /usr/lib\n{home}/nine\n"
+    )
+    assert (ran.stdout.decode(), ran.stderr) == (expected, b"")
 
 
 def test_an_fpath_that_is_complete_at_the_first_prompt(
@@ -190,9 +223,13 @@ def test_an_fpath_that_is_complete_at_the_first_prompt(
     environment = environment_for(daemon.socket_path)
     for late, expected in ((f"fpath=({home}/mine)", "DIGEST"), (f"fpath+=({home})", "SOURCE")):
         early = f"fpath=({home}/mine)" if late.startswith("fpath+") else "fpath=(/usr/share)"
-        rc = f"{early}\nsource {PLUGIN}\n{late}\nautoload -Uz shout"
+        rc = f"{early}\nsource {PLUGIN}\n{late}\nautoload -Uz shout _show\nwhen_read=($fpath)"
         with Terminal(home / "rc", rc, environment=environment) as terminal:
-            assert terminal.run("shout hi").split()[0] == expected
+            assert terminal.run("shout hi; _show hi").split()[::2] == [expected] * 2
+            # Completions come into fpath when compinit has been there.
+            assert terminal.run("print $when_read").find("completions") == -1
+        assert (farm / "used").exists() == (expected == "DIGEST")
+        (farm / "used").unlink(missing_ok=True)
 
 
 def test_a_farm_that_others_could_have_made_is_not_used(
@@ -221,14 +258,16 @@ def test_publishing_is_started_where_fpath_changed(farm: Path, home: Path, daemo
     (home / "bin").mkdir()
     (home / "bin" / "autoloadctl").write_text(PUBLISH.format(home=home))
     (home / "bin" / "autoloadctl").chmod(0o755)
-    environment = environment_for(daemon.socket_path, PATH=f"{home}/bin:/usr/bin:/bin")
+    environment = environment_for(daemon.socket_path, PATH=f"{home}/bin:{os.environ['PATH']}")
     rc = f"fpath=({home}/mine)\nsource {PLUGIN}"
     published = home / "published"
     with Terminal(home / "rc", rc, environment=environment) as terminal:
-        assert terminal.run("jobs; print -r -- $fpath").split() == [str(farm), f"{home}/mine"]
+        assert terminal.run("jobs; print -r -- $fpath").split() == [
+            *(f"{farm}/completions", f"{farm}/farm", f"{home}/mine"),
+        ]
         assert not published.exists()
     (home / "mine" / "whisper").touch()
-    newer = "zmodload zsh/files; touch -d '1 hour ago' " + str(farm.parent / "state")
+    newer = "zmodload zsh/files; touch -d '1 hour ago' " + str(farm / "state")
     subprocess.run(["zsh", "-fc", newer], check=True)
     with (
         Terminal(home / "rc", rc, environment=environment) as terminal,

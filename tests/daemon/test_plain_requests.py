@@ -18,16 +18,9 @@ from .harness import PRODUCER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 READ_ALREADY = select.EPOLLOUT
 NAME = b"compinit"
-
-
-@pytest.fixture
-def engine(cache_dir: Path) -> Iterator[Engine]:
-    with Engine(cache_dir) as engine:
-        yield engine
 
 
 @pytest.fixture
@@ -104,7 +97,7 @@ def test_without_a_producer_or_a_shard_it_goes_the_general_way(engine: Engine) -
 def test_other_events_are_left(client: Client, event: int) -> None:
     client.socket.send(get_request(FIRST_ID, NAME))
     assert client.turn(event) == [(client.descriptor, event)]
-    assert client.plain_gets.answer([(-1, READABLE)]) == [(-1, READABLE)]
+    assert client.plain_requests.answer([(-1, READABLE)]) == [(-1, READABLE)]
 
 
 def test_an_end_of_input_is_left(client: Client) -> None:

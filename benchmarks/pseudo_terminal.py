@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 PATIENCE_SECONDS = 60.0
@@ -28,9 +28,10 @@ class PseudoTerminal:
     ) -> None:
         self.pid, self._master = pty.fork()
         if self.pid == 0:  # pragma: no cover  another program by the time coverage would save
+            # Not when it runs: a shell whose window changes draws its line once more.
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 100, 0, 0))
             os.chdir(directory)
-            os.execvpe(command[0], list(command), {**environment, "TERM": "xterm"})
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 100, 0, 0))
+            os.execvpe(command[0], list(command), {**environment, "TERM": "xterm"})  # noqa: S606  no shell of ours
         self._unread = b""
 
     def __enter__(self) -> Self:
@@ -59,14 +60,20 @@ class PseudoTerminal:
 
     def read_until(self, mark: bytes, *, seconds: float = PATIENCE_SECONDS) -> bytes:
         """Return what comes up to a mark. Raises TimeoutError after so many seconds."""
+        self.wait_for(lambda unread: mark in unread, repr(mark), seconds=seconds)
+        found, _, self._unread = self._unread.partition(mark)
+        return found
+
+    def wait_for(
+        self, is_there: Callable[[bytes], object], what: str, *, seconds: float = PATIENCE_SECONDS
+    ) -> None:
+        """Return as soon as what was not read yet has something. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
-        while mark not in self._unread:
+        while not is_there(self._unread):
             if not select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0]:
-                raise TimeoutError(f"waited for {mark!r} behind {self._unread!r}")
+                raise TimeoutError(f"waited for {what} behind {self._unread!r}")
             try:
                 data = os.read(self._master, 65536)
             except OSError as exc:
                 raise AssertionError(f"the shell ended: {self._unread!r}") from exc
             self._unread += data
-        found, _, self._unread = self._unread.partition(mark)
-        return found

@@ -11,7 +11,8 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING
 
-from autoloadd_protocol.plain_get import answer_head, read_plain_get
+from autoloadd_protocol.plain_frame import answer_head
+from autoloadd_protocol.plain_get import read_plain_get
 
 from .plain_puts import PlainPuts
 
@@ -32,7 +33,7 @@ _ANSWER_BYTES = 16 * 1024
 """Larger entries go the general way, which sends them from where they lie."""
 
 
-class PlainGets:
+class PlainRequests:
     """Answers plain gets of those in `quiet`: connections on which nothing is under way."""
 
     def __init__(self, context: Context, quiet: dict[int, Peer]) -> None:

@@ -1,0 +1,1 @@
+"""What users of real shells wait for, with autoloadd and without it."""
