@@ -9,6 +9,8 @@ programs=(
   systemd-analyze:systemd
   systemd-socket-activate:systemd
   faketime:faketime
+  groff:groff-base
+  man:man-db
 )
 # Only root can mount what they make; a user's PATH would not even have them.
 ((EUID)) || programs+=(mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs)

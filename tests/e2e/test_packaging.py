@@ -45,11 +45,34 @@ def test_wheel_holds_the_three_packages_and_nothing_else_that_is_imported(
     assert shipped == set().union(*map(sources, PACKAGES))
 
 
-@pytest.mark.parametrize("unit", ["autoloadd.socket", "autoloadd.service"])
-def test_wheel_installs_the_units_where_systemd_looks(wheel: zipfile.ZipFile, unit: str) -> None:
-    (name,) = (name for name in wheel.namelist() if name.endswith(f"/{unit}"))
-    assert name.endswith(f".data/data/share/systemd/user/{unit}")
-    assert wheel.read(name) == (ROOT / "systemd" / unit).read_bytes()
+INSTALLED = {
+    "share/systemd/user/": ["systemd/autoloadd.socket", "systemd/autoloadd.service"],
+    "share/man/man1/": ["docs/man/autoloadctl.1", "docs/man/autoloadd.1"],
+    "share/zsh/site-functions/": ["completions/_autoloadctl", "completions/_autoloadd"],
+    "share/fish/vendor_completions.d/": [
+        "completions/autoloadctl.fish", "completions/autoloadd.fish",
+    ],
+    "share/bash-completion/completions/": [
+        "completions/autoloadctl.bash", "completions/autoloadd.bash",
+    ],
+}  # fmt: skip
+"""What lies beside the packages, and below which part of the prefix: where others look for it."""
+
+
+def test_wheel_installs_what_systemd_man_and_shells_look_for_and_nothing_else(
+    wheel: zipfile.ZipFile,
+) -> None:
+    shipped = {
+        name.partition(".data/data/")[2]: wheel.read(name)
+        for name in wheel.namelist()
+        if ".data/data/" in name
+    }
+    # bash-completion looks for a file that is called as the command is.
+    assert shipped == {
+        folder + Path(file).name.removesuffix(".bash"): (ROOT / file).read_bytes()
+        for folder, files in INSTALLED.items()
+        for file in files
+    }
 
 
 def test_wheel_has_both_commands_and_the_license(wheel: zipfile.ZipFile) -> None:
@@ -69,6 +92,7 @@ def test_source_archive_holds_what_the_tests_need_and_no_leftovers(tmp_path: Pat
         names = {name.split("/", 1)[1] for name in archive.getnames()}
     assert {
         "LICENSE", "README.md", "pyproject.toml", "scripts/test", "benchmarks/main_job.py",
-        "systemd/autoloadd.service", "tests/e2e/test_packaging.py",
+        "systemd/autoloadd.service", "completions/_autoloadctl", "docs/man/autoloadd.1",
+        "tests/e2e/test_packaging.py",
     } <= names  # fmt: skip
     assert not {name for name in names if "__pycache__" in name or name.startswith(".venv")}

@@ -19,6 +19,8 @@ from .statuses import BROKEN_PIPE, INTERRUPTED, USAGE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .parser import Parser
+
 _GROUPS = (
     data.add_commands,
     shard.add_commands,
@@ -31,6 +33,11 @@ _GROUPS = (
     control.add_commands,
     verify.add_commands,
 )
+
+
+def make_parser() -> Parser:
+    """Return the parser with all commands."""
+    return build_parser(_GROUPS)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -66,7 +73,7 @@ def _run_command(arguments: Sequence[str]) -> int:
     """Run the command. Raises FailedError for everything that has a message for the user."""
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
-    options = build_parser(_GROUPS).parse_args(arguments, default_options())
+    options = make_parser().parse_args(arguments, default_options())
     try:
         status: int = options.run(Context(options))
     except (UsageError, ShellError) as exc:
