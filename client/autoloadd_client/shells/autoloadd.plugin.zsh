@@ -1092,13 +1092,14 @@ _autoloadd_wake() {
 # changed file needs no haste, since zsh itself takes a newer source.
 _autoloadd_publish() {
   local place
-  local -a times
+  local -a times newest
   _autoloadd_is_there && _autoloadd_modules || return 0
   if [[ -n $farm ]]; then
     # The farms that are used stay.
     { : >| $farm/used } 2>/dev/null
-    zstat -A times -F %s%9. +mtime -- $farm/state $^others(N-/) 2>/dev/null
-    (( times[1] < ${${(On)times}[1]} )) || return 0
+    zstat -A times -F %s%9. +mtime -- $farm/state $^others(N-/) 2>/dev/null || return 0
+    newest=( ${(On)times} )
+    (( times[1] < newest[1] )) || return 0
   fi
   _autoloadd_publish_alone </dev/null &>/dev/null &!
 }
