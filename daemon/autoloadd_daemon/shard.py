@@ -184,20 +184,19 @@ class Shard:
 
     # Changing: for the writer only
 
-    # The page first, always: nobody may see a change while the page vouches for what was before.
-    # The writer has announced changes on it already, unless the page is newer than that.
+    # Behind `begin_changes`: nobody may see a change while the page vouches for what was before.
 
-    def put(self, records: Iterable[tuple[bytes, Record]], generation: int) -> None:
+    def put(self, records: Iterable[tuple[bytes, Record]]) -> None:
         """Store entries."""
         for name, record in records:
-            self._set(name, record, generation)
+            self._set(name, record)
 
-    def delete(self, names: Sequence[bytes], generation: int) -> int:
+    def delete(self, names: Sequence[bytes]) -> int:
         """Remove entries; return how many there were."""
         before = self.entries
         for name in names:
             if self.look_up(name) is not None:
-                self._set(name, None, generation)
+                self._set(name, None)
         return before - self.entries
 
     def clear(self, generation: int) -> int:
@@ -233,9 +232,7 @@ class Shard:
             self._announce(page)
         self.page = page
 
-    def _set(self, name: bytes, record: Record | None, generation: int) -> None:
-        if self.page is not None:
-            self.page.touch(name, generation)
+    def _set(self, name: bytes, record: Record | None) -> None:
         # Taken out first: the order of the dict is the order of generations, which a build keeps.
         if name in self._changes:
             old = self._changes.pop(name)

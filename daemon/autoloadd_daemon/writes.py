@@ -101,7 +101,7 @@ class Put(Write):
 
     def apply(self, shard: Shard, generation: int) -> object:
         """Store the entries; the result is the generation."""
-        shard.put(self.entries, generation)
+        shard.put(self.entries)
         return generation
 
 
@@ -125,7 +125,7 @@ class Delete(Write):
 
     def apply(self, shard: Shard, generation: int) -> object:
         """Remove the entries; the result is how many there were."""
-        return shard.delete(self.names, generation)
+        return shard.delete(self.names)
 
 
 class Clear(Write):
@@ -180,7 +180,7 @@ class CommitBulk(Write):
             shard.clear(generation)
         if self.staged.built_at_ns is not None and not shard.entries:
             shard.built_at_ns = self.staged.built_at_ns
-        shard.put(self.staged.records.items(), generation)
+        shard.put(self.staged.records.items())
         return generation
 
     def give_up(self) -> None:

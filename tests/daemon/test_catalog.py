@@ -403,7 +403,7 @@ def test_the_least_recently_used_shard_is_found(cache_dir: Path) -> None:
 def test_all_bytes_are_counted(cache_dir: Path) -> None:
     catalog = catalog_of(cache_dir)
     shard, _ = catalog.open(PRODUCER)
-    shard.put(records_of({b"a": A}), 1)
+    shard.put(records_of({b"a": A}))
     catalog.staged_bytes = 1000
     catalog.set_aside_bytes = 100
     of_shard = shard.stored_bytes + 16_384

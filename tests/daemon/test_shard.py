@@ -218,8 +218,8 @@ def test_a_new_shard_is_empty(shard: Shard) -> None:
 
 
 def test_a_delete_counts_what_was_there(shard: Shard) -> None:
-    shard.put(records_of({b"a": Item(b"1"), b"b": Item(b"2")}), 1)
-    assert shard.delete([b"a", b"a", b"none"], 2) == 1
+    shard.put(records_of({b"a": Item(b"1"), b"b": Item(b"2")}))
+    assert shard.delete([b"a", b"a", b"none"]) == 1
     assert shard.clear(9) == 1
     assert shard.clear(10) == 0
 
@@ -228,7 +228,7 @@ def test_a_build_is_wanted_when_changes_or_journals_are_large(shard: Shard) -> N
     megabyte = 1024 * 1024
     assert shard.build_pressure(megabyte) == 1
     assert shard.build_pressure(3 * megabyte) == 3
-    shard.put([(b"a", record_of(b"a", Item(b"x" * megabyte)))], 1)
+    shard.put([(b"a", record_of(b"a", Item(b"x" * megabyte)))])
     assert shard.build_pressure(0) > 1
 
 
@@ -242,7 +242,7 @@ def test_a_build_is_wanted_when_everything_in_the_image_is_hidden(cache_dir: Pat
 
 
 def test_a_second_build_is_a_bug(shard: Shard) -> None:
-    shard.put(records_of({b"a": Item(b"1")}), 1)
+    shard.put(records_of({b"a": Item(b"1")}))
     shard.begin_build(None)
     with pytest.raises(AssertionError, match="a build is under way"):
         shard.begin_build(None)

@@ -15,9 +15,9 @@ SHARED_READS_MUTATIONS: tuple[Mutation, ...] = (
     # What the page says
     Mutation(
         "change not noted on the page",
-        f"{_DAEMON}/shard.py",
-        "            self.page.touch(name, generation)\n",
-        "            pass\n",
+        f"{_DAEMON}/writes.py",
+        "        page.touch_each([name for name, _ in self.entries], generation)\n",
+        "        return\n",
         (READS,),
     ),
     Mutation(
