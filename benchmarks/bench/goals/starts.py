@@ -200,6 +200,9 @@ def time_daemon_start(directory: Path, entries: int, chosen: int) -> float:
         blob = _first_answer(daemon.socket_path, workload.names[chosen], started)
         taken = (time.perf_counter() - started) * 1e3
         workload.check(chosen, blob)
+        # Answered when everything is read: only then can it be said that everything is stored.
+        with own.open_cache(daemon.socket_path) as cache:
+            cache.count()
         stop_daemon(daemon)
     finally:
         daemon.kill()
