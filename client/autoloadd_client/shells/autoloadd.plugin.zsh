@@ -471,7 +471,9 @@ _autoloadd_find() {
   if _autoloadd_open tool-output/1/8 $frames; then
     _autoloadd_answer $'\0\x01\0\x01' $packed
     case $? in
-      (0) _autoloadd_is_young && return 0; _autoloadd_lease delete; return ;;
+      (0)
+        [[ $stored == "$fingerprint" ]] || { _autoloadd_close; return 1 }
+        _autoloadd_is_young && return 0; _autoloadd_lease delete; return ;;
       (1) _autoloadd_lease; return ;;
     esac
   fi
@@ -551,8 +553,9 @@ _autoloadd_run() {
     "$@"
     print -rnu2 -- $mark$?';'
   )
-  if [[ $_autoloadd_text == (#b)(*)$mark(<->)';'([01]) ]]; then
-    _autoloadd_text=$match[1] _autoloadd_status=$match[2] is_clean=$(( ! match[3] ))
+  # What the tool has left running may have written behind the mark.
+  if [[ $_autoloadd_text == (#b)(*)$mark(<->)';'([01])(*) ]]; then
+    _autoloadd_text=$match[1]$match[4] _autoloadd_status=$match[2] is_clean=$(( ! match[3] ))
   else
     _autoloadd_status=1 is_clean=0
   fi
@@ -675,7 +678,7 @@ _autoloadd_output() {
       "${words[@]}"
   then
     # As $(...) does.
-    while [[ $_autoloadd_text[-1] == $'\n' ]]; do _autoloadd_text=${_autoloadd_text%$'\n'}; done
+    [[ $_autoloadd_text != *$'\n' ]] || _autoloadd_text=${(M)_autoloadd_text##*[^$'\n']}
   else
     _autoloadd_text=$("${words[@]}")
   fi
