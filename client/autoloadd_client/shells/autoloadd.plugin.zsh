@@ -32,7 +32,7 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   # Functions that are defined here run under these options, whoever calls them, and leave the
   # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
   builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
-    -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global -o no_bg_nice \
+    -o no_hash_list_all -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global -o no_bg_nice \
     -o typeset_silent -c 'builtin source "$_autoloadd_file"'
   unset _autoloadd_inner
 
@@ -236,17 +236,24 @@ _autoloadd_give_up() {
 }
 
 # Read exactly $1 bytes into $bytes, within $patience seconds for each part. A daemon that is at work
-# gets up to 50 ms more, as long as it is; else it is left alone from now on. While another shell's
+# gets up to 50 ms more, as long as it is; else it is left alone from now on. So is one whose answer
+# is not whole a second after its first byte ($deadline). While another shell's
 # run is waited for, it is looked at now and then.
 _autoloadd_read() {
   local part
-  local -F wait rest=_autoloadd_patience
+  local -F wait now rest=_autoloadd_patience
   local -i left=10
   bytes=
   while (( $#bytes < $1 )); do
     (( wait = rest < 0.1 ? rest : 0.1 ))
     if sysread -i $_autoloadd_fd -s $(( $1 - $#bytes )) -t $wait part; then
-      bytes+=$part rest=_autoloadd_patience
+      bytes+=$part rest=_autoloadd_patience now=${(%):-%D{%s.%6.}}
+      if (( deadline == 0 )); then
+        deadline=now+1
+      elif (( now > deadline )); then
+        _autoloadd_give_up
+        return 1
+      fi
     elif (( $? != 4 )); then
       return 1
     elif (( (rest -= wait) > 0 )) && ! _autoloadd_is_stopped; then
@@ -274,6 +281,7 @@ _autoloadd_number() {
 _autoloadd_open() {
   local REPLY bytes
   local -i number
+  local -F deadline=0
   [[ -n ${_autoloadd_hellos[$1]-} ]] || _autoloadd_make_hello $1 || return 1
   zsocket $_autoloadd_place || return 1
   _autoloadd_fd=$REPLY
@@ -357,6 +365,7 @@ _autoloadd_modules() {
 _autoloadd_answer() {
   local bytes
   local -i number size
+  local -F deadline=0
   _autoloadd_read 13 || return 2
   _autoloadd_number $bytes[1,4]
   size=$(( number - 9 ))
@@ -433,15 +442,17 @@ _autoloadd_integer_of() {
 # Variables that are local while a tool runs, or while exported ones are looked at, have our prefix:
 # else they would hide those of the same name from the tool.
 
-# Leave in $_autoloadd_text what "$6..." prints: from the cache, or by running it. $1: how old the
-# answer may be, in seconds; '' for any age. $2, $3: its name and fingerprint. $4: the status of a
-# run that may be kept. $5: how long to wait for another shell that runs it already, in ms.
+# Leave in $_autoloadd_text what "$5..." prints: from the cache, or by running it. $1: how old the
+# answer may be, in seconds; '' for any age. $2: its name ($fingerprint is there). $3: the status of a
+# run that may be kept. $4: how long to wait for another shell that runs it already, in ms.
 # Fails where the cache at $place does not answer: then nothing was run.
 _autoloadd_fetch() {
-  local _autoloadd_max_age=$1 _autoloadd_name=$2 _autoloadd_fingerprint=$3 _autoloadd_blob _autoloadd_stored _autoloadd_packed
-  local -i _autoloadd_expected=$4 _autoloadd_wait_ms=$5 _autoloadd_fd=-1 _autoloadd_stamp _autoloadd_is_clean
+  local _autoloadd_max_age=$1 _autoloadd_name=$2 _autoloadd_packed
+  local _autoloadd_blob _autoloadd_stored _autoloadd_before=$_autoloadd_fingerprint
+  local -i _autoloadd_expected=$3 _autoloadd_wait_ms=$4 _autoloadd_fd=-1 _autoloadd_stamp
+  local -i _autoloadd_is_clean _autoloadd_is_marked
   local -F _autoloadd_patience
-  shift 5
+  shift 4
   (( $#_autoloadd_name <= 1024 && $#_autoloadd_fingerprint <= 1024 )) || return 1
   {
     _autoloadd_status=$_autoloadd_expected
@@ -452,7 +463,10 @@ _autoloadd_fetch() {
     (( _autoloadd_fd >= 0 )) || return 1
     _autoloadd_run "$@"
     if (( _autoloadd_is_clean && _autoloadd_status == _autoloadd_expected && $#_autoloadd_text <= 4194304 )); then
-      _autoloadd_store $_autoloadd_name "$_autoloadd_text"
+      # Not where it was replaced meanwhile: which of the two ran?
+      _autoloadd_look
+      [[ $_autoloadd_fingerprint != "$_autoloadd_before" ]] ||
+        _autoloadd_store $_autoloadd_name "$_autoloadd_text"
     elif [[ $_autoloadd_name == eval* ]]; then
       # (Nobody presses TAB in ten shells at once.)
       _autoloadd_store unkept$'\0'$_autoloadd_name ''
@@ -503,7 +517,7 @@ _autoloadd_lease() {
   _autoloadd_patience=$(( _autoloadd_wait_ms / 1000. + 0.05 ))
   syswrite -o $_autoloadd_fd -- $frames && _autoloadd_answer $'\0\x01\0\x02' $_autoloadd_packed
   case $? in
-    (0) _autoloadd_is_young && return 0; return 1 ;;
+    (0) [[ $_autoloadd_stored == "$_autoloadd_fingerprint" ]] && _autoloadd_is_young; return ;;
     (3) _autoloadd_yield && return 1 ;;
     (1|4) return 1 ;;
   esac
@@ -524,7 +538,7 @@ _autoloadd_yield() {
     (1|4) return 0 ;;
     (2) return 1 ;;
   esac
-  frames=
+  _autoloadd_is_marked=1 frames=
   _autoloadd_request $'\0\x01\0\x04' unlease array 1 str "$_autoloadd_name"
   syswrite -o $_autoloadd_fd -- $frames && _autoloadd_answer $'\0\x01\0\x04' ''
   (( $? != 2 ))
@@ -536,6 +550,9 @@ _autoloadd_store() {
   local frames=
   trap '' PIPE
   _autoloadd_request '' put array 4 str "$1" bin "$2" nil bin $_autoloadd_fingerprint
+  # After a good run, the last one that was not says nothing more.
+  [[ $1 != "$_autoloadd_name" ]] || (( ! _autoloadd_is_marked )) ||
+    _autoloadd_request '' delete array 1 array 1 str unkept$'\0'$1
   if (( $#frames <= 65536 )); then
     syswrite -o $_autoloadd_fd -- $frames 2>/dev/null
   else
@@ -603,6 +620,25 @@ _autoloadd_file_text() {
   fi
 }
 
+# Append the program's text; behind it the path it was found at, where that is a link's: a program may
+# do as its name says, or as the directory of its link does.
+_autoloadd_program_text() {
+  _autoloadd_file_text $_autoloadd_path
+  [[ ${_autoloadd_path:a} == ${_autoloadd_path:P} ]] ||
+    _autoloadd_fingerprint+=${_autoloadd_path:a}$'\0'
+}
+
+# Set $fingerprint: for TAB with what a completion depends on.
+_autoloadd_look() {
+  _autoloadd_fingerprint=
+  if (( ${+_autoloadd_key} )); then
+    _autoloadd_surroundings
+  else
+    _autoloadd_program_text
+  fi
+  _autoloadd_variable_texts "${_autoloadd_variables[@]}"
+}
+
 # Append each of the variables to $fingerprint.
 _autoloadd_variable_texts() {
   local _autoloadd_variable
@@ -615,21 +651,34 @@ _autoloadd_variable_texts() {
   done
 }
 
-# Set $file to the program that TOOL or `env NAME=VALUE... TOOL` runs. Fails for what is no file, and
-# for the shims of version managers: which program they run depends on more than we can see.
+# Set $path to the program that TOOL or `env NAME=VALUE... TOOL` runs. Fails for what is no file, for
+# what `env` could do besides, and for the shims of version managers: which program they run depends
+# on more than we can see.
 _autoloadd_find_tool() {
-  local -a found
+  local directory is_by_env=
   if [[ $1 == env ]]; then
+    is_by_env=1
     shift
-    while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do shift; done
+    while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do
+      [[ $1 != PATH=* ]] || return 1
+      shift
+    done
+    [[ ${1-} != (-*|*=*) ]] || return 1
   fi
+  _autoloadd_path=
   case ${1-} in
     ('') return 1 ;;
-    (*/*) found=( $1(N-*) ) ;;
-    (*) found=( $^path/$1(N-*) ) ;;
+    (*/*) _autoloadd_path=$1 ;;
+    (*)
+      for directory in "${path[@]}"; do
+        _autoloadd_path=${directory:-.}/$1
+        [[ -f $_autoloadd_path && -x $_autoloadd_path ]] && break
+      done
+      # By `hash`, or from a PATH that was another: zsh runs what it knows.
+      [[ -n $is_by_env || -z ${commands[$1]-} || $commands[$1] == $_autoloadd_path ]] || return 1 ;;
   esac
-  _autoloadd_path=${found[1]-}
-  [[ -n $_autoloadd_path && $_autoloadd_path != */shims/* ]] && _autoloadd_modules
+  [[ -f $_autoloadd_path && -x $_autoloadd_path && $_autoloadd_path != */shims/* &&
+    ${_autoloadd_path:a} != */shims/* && ${_autoloadd_path:P} != */shims/* ]] && _autoloadd_modules
 }
 
 _autoloadd_usage='usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...
@@ -644,11 +693,12 @@ _autoloadd_options() {
   while [[ ${_autoloadd_words[1]-} == -* ]]; do
     case $_autoloadd_words[1] in
       (--) shift _autoloadd_words; return 0 ;;
-      (--max-age|--env) (( $#_autoloadd_words > 1 )) || return 1
+      (--max-age|--env)
+        (( $#_autoloadd_words > 1 )) || { _autoloadd_wrong; return 1 }
         _autoloadd_words[1]+="=$_autoloadd_words[2]"
         _autoloadd_words[2]=() ;&
       (--max-age=*|--env=*) ;;
-      (*) return 1 ;;
+      (*) _autoloadd_wrong; return 1 ;;
     esac
     case $_autoloadd_words[1] in
       (--max-age=<->) _autoloadd_max_age=${_autoloadd_words[1]#*=} ;;
@@ -657,10 +707,20 @@ _autoloadd_options() {
         local age=${_autoloadd_words[1]#*=}
         _autoloadd_max_age=$(( ${age%?} * $seconds[$age[-1]] )) ;;
       (--env=[[:alpha:]_][[:alnum:]_]#) _autoloadd_variables+=( ${_autoloadd_words[1]#*=} ) ;;
-      (*) return 1 ;;
+      (*) _autoloadd_wrong; return 1 ;;
     esac
     shift _autoloadd_words
   done
+}
+
+# Which option it is that we cannot use.
+_autoloadd_wrong() {
+  print -ru2 -- "autoloadd: bad option: $_autoloadd_words[1]"
+}
+
+# Whether zsh finds nothing to run as $1: it would say so with the name of our function.
+_autoloadd_is_absent() {
+  [[ $1 != */* ]] && (( ! $+functions[command_not_found_handler] )) && ! whence -- $1 >/dev/null
 }
 
 # autoloadd-eval without the eval: the text is left in $_autoloadd_text. Always succeeds.
@@ -678,13 +738,15 @@ _autoloadd_output() {
     return 0
   fi
   if _autoloadd_is_there && (( ! $+functions[$_autoloadd_words[1]] && ! $+builtins[$_autoloadd_words[1]] )) &&
-    _autoloadd_find_tool "${_autoloadd_words[@]}" && _autoloadd_file_text $_autoloadd_path &&
-    _autoloadd_variable_texts "${_autoloadd_variables[@]}" &&
-    _autoloadd_fetch "$_autoloadd_max_age" eval$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_words} $_autoloadd_fingerprint 0 5000 \
-      "${_autoloadd_words[@]}"
+    [[ ${(j::)_autoloadd_words} != *$'\0'* ]] && _autoloadd_find_tool "${_autoloadd_words[@]}" &&
+    _autoloadd_look && _autoloadd_fetch "$_autoloadd_max_age" \
+      eval$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_words} 0 5000 "${_autoloadd_words[@]}"
   then
     # As $(...) does.
     [[ $_autoloadd_text != *$'\n' ]] || _autoloadd_text=${(M)_autoloadd_text##*[^$'\n']}
+  elif _autoloadd_is_absent $_autoloadd_words[1]; then
+    print -ru2 -- "zsh: command not found: $_autoloadd_words[1]"
+    _autoloadd_text=
   else
     _autoloadd_text=$("${_autoloadd_words[@]}")
   fi
@@ -720,7 +782,9 @@ _autoloadd_read_options() {
         [[ ${_autoloadd_words[2]-} == [^/]##/[^/]##/(4|8) ]] || return 1
         producer=$_autoloadd_words[2] ;;
       (--fingerprint) (( $#_autoloadd_words > 1 )) || return 1; _autoloadd_fingerprint=( bin "$_autoloadd_words[2]" ) ;;
-      (--mtime) [[ ${_autoloadd_words[2]-} == (-|)<-> ]] || return 1; mtime=( int $_autoloadd_words[2] ) ;;
+      (--mtime)
+        [[ ${_autoloadd_words[2]-} == (-|)[0-9](#c1,18) ]] || return 1
+        mtime=( int $_autoloadd_words[2] ) ;;
       (--sync) [[ ${_autoloadd_words[2]-} == (write|fsync) ]] || return 1; sync=( str $_autoloadd_words[2] ) ;;
       (*) return 1 ;;
     esac
@@ -860,10 +924,10 @@ _autoloadd_asked() {
   trap - ZERR DEBUG
   _autoloadd_max_age=${_autoloadd_tools[$_autoloadd_watched[1]]%%:*}
   _autoloadd_variables+=( ${(s:,:)${(M)_autoloadd_tools[$_autoloadd_watched[1]]%:*}#:} )
-  if _autoloadd_is_there && _autoloadd_understand $_autoloadd_asked "$@" && _autoloadd_find_tool $_autoloadd_program &&
-    _autoloadd_surroundings && _autoloadd_variable_texts $_autoloadd_variables &&
-    _autoloadd_fetch "$_autoloadd_max_age" complete$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_key} $_autoloadd_fingerprint \
-      $_autoloadd_expected 2000 command $_autoloadd_asked "$@"
+  if _autoloadd_is_there && _autoloadd_understand $_autoloadd_asked "$@" &&
+    [[ ${(j::)_autoloadd_key} != *$'\0'* ]] && _autoloadd_find_tool $_autoloadd_program &&
+    _autoloadd_look && _autoloadd_fetch "$_autoloadd_max_age" \
+      complete$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_key} $_autoloadd_expected 2000 command $_autoloadd_asked "$@"
   then
     print -rn -- $_autoloadd_text
     return $_autoloadd_status
@@ -905,6 +969,8 @@ _autoloadd_understand_click() {
 _autoloadd_understand_aws() {
   local line=${COMP_LINE[1,${COMP_POINT:-0}]}
   local -a before=( ${=line} )
+  # COMP_POINT counts characters.
+  [[ $line$COMP_LINE != *[$'\x80'-$'\xff']* ]] || return 1
   [[ $line != *[[:space:]] ]] || before+=( '' )
   [[ $before[-1] == -*~*=* ]] || (( $#before <= 3 && ! ${before[(I)-*]} )) || return 1
   _autoloadd_program=$1 _autoloadd_key=( aws_completer $line )
@@ -941,11 +1007,11 @@ _autoloadd_understand_pip() {
 
 # Set $fingerprint to the texts of the program, of the packages it can load, and of $files.
 _autoloadd_surroundings() {
-  local real=${_autoloadd_path:P}
-  _autoloadd_file_text $_autoloadd_path
-  for _autoloadd_path in ${real:h:h}/lib*/python3*/{site,dist}-packages(N/) ${real:h:h}/package.json(N.) $_autoloadd_files
+  local real=${_autoloadd_path:P} beside
+  _autoloadd_program_text
+  for beside in ${real:h:h}/lib*/python3*/{site,dist}-packages(N/) ${real:h:h}/package.json(N.) $_autoloadd_files
   do
-    _autoloadd_file_text $_autoloadd_path
+    _autoloadd_file_text $beside
   done
 }
 
@@ -1048,10 +1114,12 @@ _autoloadd_find_farm() {
   } 2>/dev/null
 }
 
-# Put it first in fpath: its names are looked up before all others. $1: the parts to put there.
+# Put it before the first directory of fpath that it stands for: its names are looked up before theirs.
+# Not around a relative directory: that may hide what comes later. $1: the parts to put there.
 _autoloadd_take_farm() {
-  if [[ -n $_autoloadd_farm ]]; then
-    fpath=( $_autoloadd_farm/$^@ $_autoloadd_others )
+  local -i first=${_autoloadd_others[(i)/*]} last=${_autoloadd_others[(I)/*]}
+  if [[ -n $_autoloadd_farm && -z ${(M)_autoloadd_others[first,last]:#[^/]*} ]]; then
+    fpath=( $_autoloadd_others[1,first-1] $_autoloadd_farm/$^@ $_autoloadd_others[first,-1] )
   elif (( $#_autoloadd_others && $#_autoloadd_others < $#fpath )); then
     fpath=( $_autoloadd_others )
   fi
