@@ -32,8 +32,8 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   # Functions that are defined here run under these options, whoever calls them, and leave the
   # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
   builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
-    -o no_hash_list_all -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global -o no_bg_nice \
-    -o typeset_silent -c 'builtin source "$_autoloadd_file"'
+    -o no_hash_list_all -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global \
+    -o no_bg_nice -o typeset_silent -c 'builtin source "$_autoloadd_file"'
   unset _autoloadd_inner
 
   # From here on: what has to run under the caller's own options.
@@ -204,7 +204,8 @@ _autoloadd_is_away() {
   local -i now=${(%):-%D{%s}}
   (( now >= _autoloadd_away_until || now < _autoloadd_away_until - 30 )) || return 0
   # Nor does an old file say anything of a daemon that came later.
-  [[ -s ${_autoloadd_place:h}/zsh-away && ! $_autoloadd_place -nt ${_autoloadd_place:h}/zsh-away ]] || return 1
+  [[ -s ${_autoloadd_place:h}/zsh-away &&
+    ! $_autoloadd_place -nt ${_autoloadd_place:h}/zsh-away ]] || return 1
   local said
   local -aU seen
   { said=$(<${_autoloadd_place:h}/zsh-away) } 2>/dev/null
@@ -317,7 +318,8 @@ _autoloadd_note_process() {
   local known= _autoloadd_path=${_autoloadd_place:h}/zsh-daemon said=$bytes
   bytes=${bytes#*$'\xa3pid'}
   said=${said%"$bytes"}
-  [[ -n $said ]] && local after=$bytes && _autoloadd_integer_of && (( _autoloadd_stamp > 0 )) || return
+  [[ -n $said ]] && local after=$bytes && _autoloadd_integer_of &&
+    (( _autoloadd_stamp > 0 )) || return
   _autoloadd_process=$'\xa3pid'${after%"$bytes"}
   {
     [[ -r $_autoloadd_path ]] && known=$(<$_autoloadd_path)
@@ -462,7 +464,8 @@ _autoloadd_fetch() {
     fi
     (( _autoloadd_fd >= 0 )) || return 1
     _autoloadd_run "$@"
-    if (( _autoloadd_is_clean && _autoloadd_status == _autoloadd_expected && $#_autoloadd_text <= 4194304 )); then
+    if (( _autoloadd_is_clean && _autoloadd_status == _autoloadd_expected &&
+          $#_autoloadd_text <= 4194304 )); then
       # Not where it was replaced meanwhile: which of the two ran?
       _autoloadd_look
       [[ $_autoloadd_fingerprint != "$_autoloadd_before" ]] ||
@@ -484,7 +487,8 @@ _autoloadd_find() {
   local frames=
   trap '' PIPE
   _autoloadd_pack str "$_autoloadd_name"
-  _autoloadd_request $'\0\x01\0\x01' get packed $'\x93'$_autoloadd_packed$'\xc0' bin $_autoloadd_fingerprint
+  _autoloadd_request $'\0\x01\0\x01' get packed $'\x93'$_autoloadd_packed$'\xc0' \
+    bin $_autoloadd_fingerprint
   if _autoloadd_open tool-output/1/8 $frames; then
     _autoloadd_answer $'\0\x01\0\x01' $_autoloadd_packed
     case $? in
@@ -513,7 +517,8 @@ _autoloadd_is_young() {
 _autoloadd_lease() {
   local frames=
   [[ -z $1 ]] || _autoloadd_request '' delete array 1 array 1 str $_autoloadd_name
-  _autoloadd_request $'\0\x01\0\x02' lease array 4 str $_autoloadd_name nil bin $_autoloadd_fingerprint int $_autoloadd_wait_ms
+  _autoloadd_request $'\0\x01\0\x02' lease array 4 str $_autoloadd_name \
+    nil bin $_autoloadd_fingerprint int $_autoloadd_wait_ms
   _autoloadd_patience=$(( _autoloadd_wait_ms / 1000. + 0.05 ))
   syswrite -o $_autoloadd_fd -- $frames && _autoloadd_answer $'\0\x01\0\x02' $_autoloadd_packed
   case $? in
@@ -528,11 +533,13 @@ _autoloadd_lease() {
 # Give the lease back where the tool's last run could not be kept: all who wait for this one would run
 # it one after the other. Fails where the connection does.
 _autoloadd_yield() {
-  local frames= _autoloadd_packed= _autoloadd_blob _autoloadd_stored _autoloadd_mark=unkept$'\0'$_autoloadd_name
+  local frames= _autoloadd_packed= _autoloadd_blob _autoloadd_stored
+  local _autoloadd_mark=unkept$'\0'$_autoloadd_name
   local -i _autoloadd_stamp
   _autoloadd_patience=1
   _autoloadd_pack str "$_autoloadd_mark"
-  _autoloadd_request $'\0\x01\0\x03' get array 3 str "$_autoloadd_mark" nil bin $_autoloadd_fingerprint
+  _autoloadd_request $'\0\x01\0\x03' get array 3 str "$_autoloadd_mark" nil \
+    bin $_autoloadd_fingerprint
   syswrite -o $_autoloadd_fd -- $frames && _autoloadd_answer $'\0\x01\0\x03' $_autoloadd_packed
   case $? in
     (1|4) return 0 ;;
@@ -576,7 +583,8 @@ _autoloadd_run() {
   # may have written behind the mark.)
   local -a match mbegin mend
   if [[ $_autoloadd_text == (#b)(*)$_autoloadd_mark(<->)';'([01])(*) ]]; then
-    _autoloadd_text=$match[1]$match[4] _autoloadd_status=$match[2] _autoloadd_is_clean=$(( ! match[3] ))
+    _autoloadd_text=$match[1]$match[4] _autoloadd_status=$match[2]
+    _autoloadd_is_clean=$(( ! match[3] ))
   else
     _autoloadd_status=1 _autoloadd_is_clean=0
   fi
@@ -737,7 +745,8 @@ _autoloadd_output() {
     _autoloadd_text='(builtin exit 2)'
     return 0
   fi
-  if _autoloadd_is_there && (( ! $+functions[$_autoloadd_words[1]] && ! $+builtins[$_autoloadd_words[1]] )) &&
+  if _autoloadd_is_there &&
+    (( ! $+functions[$_autoloadd_words[1]] && ! $+builtins[$_autoloadd_words[1]] )) &&
     [[ ${(j::)_autoloadd_words} != *$'\0'* ]] && _autoloadd_find_tool "${_autoloadd_words[@]}" &&
     _autoloadd_look && _autoloadd_fetch "$_autoloadd_max_age" \
       eval$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_words} 0 5000 "${_autoloadd_words[@]}"
@@ -781,11 +790,15 @@ _autoloadd_read_options() {
       (--producer)
         [[ ${_autoloadd_words[2]-} == [^/]##/[^/]##/(4|8) ]] || return 1
         producer=$_autoloadd_words[2] ;;
-      (--fingerprint) (( $#_autoloadd_words > 1 )) || return 1; _autoloadd_fingerprint=( bin "$_autoloadd_words[2]" ) ;;
+      (--fingerprint)
+        (( $#_autoloadd_words > 1 )) || return 1
+        _autoloadd_fingerprint=( bin "$_autoloadd_words[2]" ) ;;
       (--mtime)
         [[ ${_autoloadd_words[2]-} == (-|)[0-9](#c1,18) ]] || return 1
         mtime=( int $_autoloadd_words[2] ) ;;
-      (--sync) [[ ${_autoloadd_words[2]-} == (write|fsync) ]] || return 1; sync=( str $_autoloadd_words[2] ) ;;
+      (--sync)
+        [[ ${_autoloadd_words[2]-} == (write|fsync) ]] || return 1
+        sync=( str $_autoloadd_words[2] ) ;;
       (*) return 1 ;;
     esac
     shift 2 _autoloadd_words
@@ -826,7 +839,8 @@ _autoloadd_get_some() {
   _autoloadd_is_there || return 3
   trap '' PIPE
   for _autoloadd_name; do
-    _autoloadd_request $'\0\x01\x01'${(#):-$(( id++ ))} get array 3 str "$_autoloadd_name" $mtime "${_autoloadd_fingerprint[@]}"
+    _autoloadd_request $'\0\x01\x01'${(#):-$(( id++ ))} get array 3 str "$_autoloadd_name" \
+      $mtime "${_autoloadd_fingerprint[@]}"
   done
   {
     _autoloadd_open $producer $frames || return 3
@@ -865,8 +879,8 @@ autoloadd-put() {
   trap '' PIPE
   {
     _autoloadd_open $producer '' || return 3
-    _autoloadd_request $'\0\x01\0\x01' put array 5 str "$_autoloadd_words[1]" bin "$_autoloadd_words[2]" $mtime \
-      "${_autoloadd_fingerprint[@]}" $sync
+    _autoloadd_request $'\0\x01\0\x01' put array 5 str "$_autoloadd_words[1]" bin "$_autoloadd_words[2]" \
+      $mtime "${_autoloadd_fingerprint[@]}" $sync
     syswrite -o $_autoloadd_fd -- $frames || return 3
     _autoloadd_patience=10
     _autoloadd_answer $'\0\x01\0\x01' ''
@@ -917,7 +931,8 @@ _autoloadd_unwatch() {
 # What a completion that is watched runs as $1: answered from the cache, where it asks for what a
 # completion prints and nothing but its key decides that; else run.
 _autoloadd_asked() {
-  local _autoloadd_asked=$1 _autoloadd_program= _autoloadd_path= _autoloadd_fingerprint= _autoloadd_max_age _autoloadd_place
+  local _autoloadd_asked=$1 _autoloadd_program= _autoloadd_path=
+  local _autoloadd_fingerprint= _autoloadd_max_age _autoloadd_place
   local -a _autoloadd_key _autoloadd_files _autoloadd_variables=( PYTHONPATH )
   local -i _autoloadd_expected=0
   shift
@@ -927,7 +942,8 @@ _autoloadd_asked() {
   if _autoloadd_is_there && _autoloadd_understand $_autoloadd_asked "$@" &&
     [[ ${(j::)_autoloadd_key} != *$'\0'* ]] && _autoloadd_find_tool $_autoloadd_program &&
     _autoloadd_look && _autoloadd_fetch "$_autoloadd_max_age" \
-      complete$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_key} $_autoloadd_expected 2000 command $_autoloadd_asked "$@"
+      complete$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_key} $_autoloadd_expected 2000 \
+      command $_autoloadd_asked "$@"
   then
     print -rn -- $_autoloadd_text
     return $_autoloadd_status
@@ -1009,7 +1025,8 @@ _autoloadd_understand_pip() {
 _autoloadd_surroundings() {
   local real=${_autoloadd_path:P} beside
   _autoloadd_program_text
-  for beside in ${real:h:h}/lib*/python3*/{site,dist}-packages(N/) ${real:h:h}/package.json(N.) $_autoloadd_files
+  for beside in ${real:h:h}/lib*/python3*/{site,dist}-packages(N/) \
+    ${real:h:h}/package.json(N.) $_autoloadd_files
   do
     _autoloadd_file_text $beside
   done
@@ -1038,7 +1055,8 @@ _autoloadd_choose() {
     return 2
   fi
   for _autoloadd_tool in $_autoloadd_words; do
-    if [[ -n $_autoloadd_max_age$_autoloadd_variables || -z ${_autoloadd_tools[$_autoloadd_tool]+known} ]]; then
+    if [[ -n $_autoloadd_max_age$_autoloadd_variables ||
+      -z ${_autoloadd_tools[$_autoloadd_tool]+known} ]]; then
       _autoloadd_tools[$_autoloadd_tool]=$_autoloadd_max_age:${(j:,:)_autoloadd_variables}
     fi
     _autoloadd_wanted+=( $_autoloadd_tool )
@@ -1054,7 +1072,8 @@ _autoloadd_load() {
     _autoloadd_completion_of $_autoloadd_tool
     [[ -z $REPLY ]] || continue
     case $_autoloadd_tool in
-      (black|flask|uvicorn) _autoloadd_output env _${(U)_autoloadd_tool}_COMPLETE=zsh_source $_autoloadd_tool ;;
+      (black|flask|uvicorn)
+        _autoloadd_output env _${(U)_autoloadd_tool}_COMPLETE=zsh_source $_autoloadd_tool ;;
       (npm) _autoloadd_output npm completion ;;
       (pip*) _autoloadd_text="_autoloadd_pip() { compadd \$(COMP_WORDS=\"\$words[*]\" \
 COMP_CWORD=\$((CURRENT-1)) PIP_AUTO_COMPLETE=1 \$words[1] 2>/dev/null) }
@@ -1174,7 +1193,8 @@ _autoloadd_publish() {
   if [[ -n $_autoloadd_farm ]]; then
     # The farms that are used stay.
     { : >| $_autoloadd_farm/used } 2>/dev/null
-    zstat -A times -F %s%9. +mtime -- $_autoloadd_farm/state $^_autoloadd_others(N-/) 2>/dev/null || return 0
+    zstat -A times -F %s%9. +mtime -- $_autoloadd_farm/state $^_autoloadd_others(N-/) 2>/dev/null ||
+      return 0
     newest=( ${(On)times} )
     (( times[1] < newest[1] )) || return 0
   fi
@@ -1183,7 +1203,8 @@ _autoloadd_publish() {
 
 _autoloadd_publish_alone() {
   # A name has room for most of an fpath.
-  local frames= _autoloadd_packed= _autoloadd_name=publish$'\0'zsh/$ZSH_VERSION$'\0'${${(pj:\0:)_autoloadd_others}[1,900]}
+  local frames= _autoloadd_packed=
+  local _autoloadd_name=publish$'\0'zsh/$ZSH_VERSION$'\0'${${(pj:\0:)_autoloadd_others}[1,900]}
   local -F _autoloadd_patience
   local -i _autoloadd_fd=-1
   _autoloadd_request $'\0\x01\0\x02' lease array 1 str $_autoloadd_name
