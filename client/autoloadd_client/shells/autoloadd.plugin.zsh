@@ -32,8 +32,8 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   # Functions that are defined here run under these options, whoever calls them, and leave the
   # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
   builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
-    -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global -o no_bg_nice \
-    -o typeset_silent -c 'builtin source "$_autoloadd_file"'
+    -o no_hash_list_all -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global \
+    -o no_bg_nice -o typeset_silent -c 'builtin source "$_autoloadd_file"'
   unset _autoloadd_inner
 
   # From here on: what has to run under the caller's own options.
@@ -91,13 +91,13 @@ fi
 # Append a number as $2 bytes, the highest first, to $packed.
 _autoloadd_bytes() {
   if (( $2 == 4 )); then
-    packed+=${(#):-$(( $1 >> 24 & 255 ))}${(#):-$(( $1 >> 16 & 255 ))}
-    packed+=${(#):-$(( $1 >> 8 & 255 ))}${(#):-$(( $1 & 255 ))}
+    _autoloadd_packed+=${(#):-$(( $1 >> 24 & 255 ))}${(#):-$(( $1 >> 16 & 255 ))}
+    _autoloadd_packed+=${(#):-$(( $1 >> 8 & 255 ))}${(#):-$(( $1 & 255 ))}
     return
   fi
   local -i shift=$(( 8 * ($2 - 1) ))
   for (( ; shift >= 0; shift -= 8 )); do
-    packed+=${(#):-$(( ($1 >> shift) & 255 ))}
+    _autoloadd_packed+=${(#):-$(( ($1 >> shift) & 255 ))}
   done
 }
 
@@ -107,24 +107,24 @@ _autoloadd_bytes() {
 _autoloadd_pack() {
   while (( $# )); do
     case $1 in
-      (nil) packed+=$'\xc0'; shift; continue ;;
-      (bool) [[ $2 == true ]] && packed+=$'\xc3' || packed+=$'\xc2' ;;
+      (nil) _autoloadd_packed+=$'\xc0'; shift; continue ;;
+      (bool) [[ $2 == true ]] && _autoloadd_packed+=$'\xc3' || _autoloadd_packed+=$'\xc2' ;;
       (str)
-        if (( $#2 < 32 )); then packed+=${(#):-$(( 0xa0 | $#2 ))}
-        elif (( $#2 < 256 )); then packed+=$'\xd9'${(#):-$#2}
-        elif (( $#2 < 65536 )); then packed+=$'\xda'; _autoloadd_bytes $#2 2
-        else packed+=$'\xdb'; _autoloadd_bytes $#2 4
+        if (( $#2 < 32 )); then _autoloadd_packed+=${(#):-$(( 0xa0 | $#2 ))}
+        elif (( $#2 < 256 )); then _autoloadd_packed+=$'\xd9'${(#):-$#2}
+        elif (( $#2 < 65536 )); then _autoloadd_packed+=$'\xda'; _autoloadd_bytes $#2 2
+        else _autoloadd_packed+=$'\xdb'; _autoloadd_bytes $#2 4
         fi
-        packed+=$2 ;;
+        _autoloadd_packed+=$2 ;;
       (bin)
-        if (( $#2 < 256 )); then packed+=$'\xc4'${(#):-$#2}
-        elif (( $#2 < 65536 )); then packed+=$'\xc5'; _autoloadd_bytes $#2 2
-        else packed+=$'\xc6'; _autoloadd_bytes $#2 4
+        if (( $#2 < 256 )); then _autoloadd_packed+=$'\xc4'${(#):-$#2}
+        elif (( $#2 < 65536 )); then _autoloadd_packed+=$'\xc5'; _autoloadd_bytes $#2 2
+        else _autoloadd_packed+=$'\xc6'; _autoloadd_bytes $#2 4
         fi
-        packed+=$2 ;;
-      (packed) packed+=$2 ;;
-      (array) packed+=${(#):-$(( 0x90 | $2 ))} ;;
-      (map) packed+=${(#):-$(( 0x80 | $2 ))} ;;
+        _autoloadd_packed+=$2 ;;
+      (packed) _autoloadd_packed+=$2 ;;
+      (array) _autoloadd_packed+=${(#):-$(( 0x90 | $2 ))} ;;
+      (map) _autoloadd_packed+=${(#):-$(( 0x80 | $2 ))} ;;
       (int) _autoloadd_integer $2 ;;
     esac
     shift 2
@@ -132,35 +132,35 @@ _autoloadd_pack() {
 }
 
 _autoloadd_integer() {
-  if (( $1 >= -32 && $1 < 128 )); then packed+=${(#):-$(( $1 & 255 ))}
+  if (( $1 >= -32 && $1 < 128 )); then _autoloadd_packed+=${(#):-$(( $1 & 255 ))}
   elif (( $1 < 0 )); then
-    if (( $1 >= -128 )); then packed+=$'\xd0'; _autoloadd_bytes $1 1
-    elif (( $1 >= -32768 )); then packed+=$'\xd1'; _autoloadd_bytes $1 2
-    elif (( $1 >= -2147483648 )); then packed+=$'\xd2'; _autoloadd_bytes $1 4
-    else packed+=$'\xd3'; _autoloadd_bytes $1 8
+    if (( $1 >= -128 )); then _autoloadd_packed+=$'\xd0'; _autoloadd_bytes $1 1
+    elif (( $1 >= -32768 )); then _autoloadd_packed+=$'\xd1'; _autoloadd_bytes $1 2
+    elif (( $1 >= -2147483648 )); then _autoloadd_packed+=$'\xd2'; _autoloadd_bytes $1 4
+    else _autoloadd_packed+=$'\xd3'; _autoloadd_bytes $1 8
     fi
-  elif (( $1 < 256 )); then packed+=$'\xcc'; _autoloadd_bytes $1 1
-  elif (( $1 < 65536 )); then packed+=$'\xcd'; _autoloadd_bytes $1 2
-  elif (( $1 < 4294967296 )); then packed+=$'\xce'; _autoloadd_bytes $1 4
-  else packed+=$'\xcf'; _autoloadd_bytes $1 8
+  elif (( $1 < 256 )); then _autoloadd_packed+=$'\xcc'; _autoloadd_bytes $1 1
+  elif (( $1 < 65536 )); then _autoloadd_packed+=$'\xcd'; _autoloadd_bytes $1 2
+  elif (( $1 < 4294967296 )); then _autoloadd_packed+=$'\xce'; _autoloadd_bytes $1 4
+  else _autoloadd_packed+=$'\xcf'; _autoloadd_bytes $1 8
   fi
 }
 
 # Append a request's frame to $frames: the last four bytes of its id, or '' for a notification; the
 # method; its parameters as TYPE VALUE...
 _autoloadd_request() {
-  local id=$1 method=$2 packed=
+  local id=$1 method=$2 _autoloadd_packed=
   shift 2
   if [[ -n $id ]]; then
-    packed=$'\x94\x00\xce'$id
+    _autoloadd_packed=$'\x94\x00\xce'$id
   else
-    packed=$'\x93\x02'
+    _autoloadd_packed=$'\x93\x02'
   fi
   _autoloadd_pack str $method "$@"
-  local payload=$packed
-  packed=
+  local payload=$_autoloadd_packed
+  _autoloadd_packed=
   _autoloadd_bytes $#payload 4
-  frames+=$packed$payload
+  frames+=$_autoloadd_packed$payload
 }
 
 # ---- the daemon
@@ -179,20 +179,20 @@ _autoloadd_place() {
   local -a private
   [[ ${(L)AUTOLOADD_CACHE-} != [[:space:]]#(0|false|no)[[:space:]]# ]] || return 1
   [[ ${(L)ZSHRS_CACHE-} != [[:space:]]#(0|false|no)[[:space:]]# ]] || return 1
-  place=${AUTOLOADD_SOCKET-}
-  if [[ -z $place ]]; then
+  _autoloadd_place=${AUTOLOADD_SOCKET-}
+  if [[ -z $_autoloadd_place ]]; then
     for base in /run/user/$EUID ${XDG_RUNTIME_DIR-}; do
       [[ $base == /* && -d $base && ! -h $base && -O $base ]] || continue
-      place=$base/autoloadd/socket
+      _autoloadd_place=$base/autoloadd/socket
       break
     done
   fi
-  if [[ -z $place ]]; then
+  if [[ -z $_autoloadd_place ]]; then
     [[ ${XDG_CACHE_HOME-} == /* ]] && base=$XDG_CACHE_HOME || base=${HOME-}/.cache
-    place=$base/autoloadd/run/socket
+    _autoloadd_place=$base/autoloadd/run/socket
   fi
-  [[ $place == /* ]] && (( $#place <= 106 )) || return 1
-  private=( ${place:h}(N/Uf:go-rwx:) )
+  [[ $_autoloadd_place == /* ]] && (( $#_autoloadd_place <= 106 )) || return 1
+  private=( ${_autoloadd_place:h}(N/Uf:go-rwx:) )
   (( $#private ))
 }
 
@@ -204,10 +204,11 @@ _autoloadd_is_away() {
   local -i now=${(%):-%D{%s}}
   (( now >= _autoloadd_away_until || now < _autoloadd_away_until - 30 )) || return 0
   # Nor does an old file say anything of a daemon that came later.
-  [[ -s ${place:h}/zsh-away && ! $place -nt ${place:h}/zsh-away ]] || return 1
+  [[ -s ${_autoloadd_place:h}/zsh-away &&
+    ! $_autoloadd_place -nt ${_autoloadd_place:h}/zsh-away ]] || return 1
   local said
   local -aU seen
-  { said=$(<${place:h}/zsh-away) } 2>/dev/null
+  { said=$(<${_autoloadd_place:h}/zsh-away) } 2>/dev/null
   for said in ${(f)said}; do
     [[ $said == <->' '<-> ]] || continue
     (( now - ${said% *} >= 0 && now - ${said% *} < 30 )) && seen+=( ${said#* } )
@@ -218,35 +219,42 @@ _autoloadd_is_away() {
 # Set $place, and tell whether there is somebody to ask. Asked before all else: where no daemon is,
 # nothing else is looked at.
 _autoloadd_is_there() {
-  _autoloadd_place && [[ -S $place ]] && ! _autoloadd_is_away
+  _autoloadd_place && [[ -S $_autoloadd_place ]] && ! _autoloadd_is_away
 }
 
 _autoloadd_give_up() {
   local -i now=${(%):-%D{%s}}
-  local file=${place:h}/zsh-away
-  local -a old=( $file(N.Ums+30) )
+  local _autoloadd_path=${_autoloadd_place:h}/zsh-away
+  local -a old=( $_autoloadd_path(N.Ums+30) )
   _autoloadd_away_until=now+30
   {
-    if (( $#old )) || [[ ! -e $file ]]; then
-      print -r -- $now $$ >| $file
+    if (( $#old )) || [[ ! -e $_autoloadd_path ]]; then
+      print -r -- $now $$ >| $_autoloadd_path
     else
-      print -r -- $now $$ >> $file
+      print -r -- $now $$ >> $_autoloadd_path
     fi
   } 2>/dev/null
 }
 
 # Read exactly $1 bytes into $bytes, within $patience seconds for each part. A daemon that is at work
-# gets up to 50 ms more, as long as it is; else it is left alone from now on. While another shell's
+# gets up to 50 ms more, as long as it is; else it is left alone from now on. So is one whose answer
+# is not whole a second after its first byte ($deadline). While another shell's
 # run is waited for, it is looked at now and then.
 _autoloadd_read() {
   local part
-  local -F wait rest=patience
+  local -F wait now rest=_autoloadd_patience
   local -i left=10
   bytes=
   while (( $#bytes < $1 )); do
     (( wait = rest < 0.1 ? rest : 0.1 ))
-    if sysread -i $fd -s $(( $1 - $#bytes )) -t $wait part; then
-      bytes+=$part rest=patience
+    if sysread -i $_autoloadd_fd -s $(( $1 - $#bytes )) -t $wait part; then
+      bytes+=$part rest=_autoloadd_patience now=${(%):-%D{%s.%6.}}
+      if (( deadline == 0 )); then
+        deadline=now+1
+      elif (( now > deadline )); then
+        _autoloadd_give_up
+        return 1
+      fi
     elif (( $? != 4 )); then
       return 1
     elif (( (rest -= wait) > 0 )) && ! _autoloadd_is_stopped; then
@@ -274,14 +282,15 @@ _autoloadd_number() {
 _autoloadd_open() {
   local REPLY bytes
   local -i number
+  local -F deadline=0
   [[ -n ${_autoloadd_hellos[$1]-} ]] || _autoloadd_make_hello $1 || return 1
-  zsocket $place || return 1
-  fd=$REPLY
+  zsocket $_autoloadd_place || return 1
+  _autoloadd_fd=$REPLY
   # For the answer to begin. (An integer: a variable from outside must not be evaluated.)
-  patience=5
-  [[ ${AUTOLOADD_WAIT_MS-} != <1-60000> ]] || patience=$AUTOLOADD_WAIT_MS
-  patience=$(( patience / 1000 ))
-  syswrite -o $fd -- $_autoloadd_hellos[$1]$2 || return 1
+  _autoloadd_patience=5
+  [[ ${AUTOLOADD_WAIT_MS-} != <1-60000> ]] || _autoloadd_patience=$AUTOLOADD_WAIT_MS
+  _autoloadd_patience=$(( _autoloadd_patience / 1000 ))
+  syswrite -o $_autoloadd_fd -- $_autoloadd_hellos[$1]$2 || return 1
   if _autoloadd_read 13 && [[ $bytes[5,12] == $'\x94\x01\xce\0\x01\0\0\xc0' ]]; then
     _autoloadd_number $bytes[1,4]
     if (( number < 65536 )) && _autoloadd_read $(( number - 9 )); then
@@ -305,25 +314,26 @@ _autoloadd_make_hello() {
 
 # Write down beside the socket which process has said hello ($bytes), for _autoloadd_is_busy.
 _autoloadd_note_process() {
-  local -i stamp
-  local known= file=${place:h}/zsh-daemon said=$bytes
+  local -i _autoloadd_stamp
+  local known= _autoloadd_path=${_autoloadd_place:h}/zsh-daemon said=$bytes
   bytes=${bytes#*$'\xa3pid'}
   said=${said%"$bytes"}
-  [[ -n $said ]] && local after=$bytes && _autoloadd_integer_of && (( stamp > 0 )) || return
+  [[ -n $said ]] && local after=$bytes && _autoloadd_integer_of &&
+    (( _autoloadd_stamp > 0 )) || return
   _autoloadd_process=$'\xa3pid'${after%"$bytes"}
   {
-    [[ -r $file ]] && known=$(<$file)
-    [[ $known == $stamp ]] || print -r -- $stamp >| $file
+    [[ -r $_autoloadd_path ]] && known=$(<$_autoloadd_path)
+    [[ $known == $_autoloadd_stamp ]] || print -r -- $_autoloadd_stamp >| $_autoloadd_path
   } 2>/dev/null
 }
 
 # Whether a daemon that has not answered yet is at work, or waits for a processor: then it will. One
 # that is stopped, or sleeps with our question before it, may never. (Linux; elsewhere nobody knows.)
 _autoloadd_is_busy() {
-  local file stat pid
+  local _autoloadd_path stat pid
   _autoloadd_daemon_pid || return 1
-  for file in /proc/$pid/task/<->/stat(N); do
-    { stat=$(<$file) } 2>/dev/null
+  for _autoloadd_path in /proc/$pid/task/<->/stat(N); do
+    { stat=$(<$_autoloadd_path) } 2>/dev/null
     [[ ${stat##*\) } == R* ]] && return 0
   done
   return 1
@@ -339,7 +349,7 @@ _autoloadd_is_stopped() {
 }
 
 _autoloadd_daemon_pid() {
-  { [[ -r ${place:h}/zsh-daemon ]] && pid=$(<${place:h}/zsh-daemon) } 2>/dev/null
+  { [[ -r ${_autoloadd_place:h}/zsh-daemon ]] && pid=$(<${_autoloadd_place:h}/zsh-daemon) } 2>/dev/null
   [[ $pid == <1-> ]]
 }
 
@@ -357,6 +367,7 @@ _autoloadd_modules() {
 _autoloadd_answer() {
   local bytes
   local -i number size
+  local -F deadline=0
   _autoloadd_read 13 || return 2
   _autoloadd_number $bytes[1,4]
   size=$(( number - 9 ))
@@ -388,15 +399,15 @@ _autoloadd_entry() {
   (( size + $#begun >= length + 3 )) && _autoloadd_read $size || return 2
   bytes=$begun$bytes
   local content=$bytes[1,length]
-  bytes=$bytes[length+1,-1] stored=
+  bytes=$bytes[length+1,-1] _autoloadd_stored=
   case $bytes[1] in
     ($'\xc0') bytes=$bytes[2,-1] ;;
-    ($'\xc4') _autoloadd_number $bytes[2]; stored=$bytes[3,2+number] bytes=$bytes[3+number,-1] ;;
-    ($'\xc5') _autoloadd_number $bytes[2,3]; stored=$bytes[4,3+number] bytes=$bytes[4+number,-1] ;;
+    ($'\xc4') _autoloadd_number $bytes[2]; _autoloadd_stored=$bytes[3,2+number] bytes=$bytes[3+number,-1] ;;
+    ($'\xc5') _autoloadd_number $bytes[2,3]; _autoloadd_stored=$bytes[4,3+number] bytes=$bytes[4+number,-1] ;;
     (*) return 2 ;;
   esac
   _autoloadd_integer_of && _autoloadd_integer_of && [[ -z $bytes ]] || return 2
-  blob=$content
+  _autoloadd_blob=$content
 }
 
 # Take an integer off the front of $bytes; leave it in $stamp.
@@ -404,8 +415,8 @@ _autoloadd_integer_of() {
   local -i number width high
   local head=$bytes[1]
   case $head in
-    ([$'\x01'-$'\x7f']|$'\0') stamp=$(( #head )) bytes=$bytes[2,-1]; return ;;
-    ([$'\xe0'-$'\xff']) stamp=$(( #head - 256 )) bytes=$bytes[2,-1]; return ;;
+    ([$'\x01'-$'\x7f']|$'\0') _autoloadd_stamp=$(( #head )) bytes=$bytes[2,-1]; return ;;
+    ([$'\xe0'-$'\xff']) _autoloadd_stamp=$(( #head - 256 )) bytes=$bytes[2,-1]; return ;;
     ($'\xcc'|$'\xd0') width=1 ;;
     ($'\xcd'|$'\xd1') width=2 ;;
     ($'\xce'|$'\xd2') width=4 ;;
@@ -424,40 +435,49 @@ _autoloadd_integer_of() {
     [[ $head == [$'\xd0'-$'\xd2'] ]] && (( number >> (8 * width - 1) )) &&
       (( number -= 1 << 8 * width ))
   fi
-  (( stamp = number ))
+  (( _autoloadd_stamp = number ))
   bytes=$bytes[2+width,-1]
 }
 
 # ---- what a tool prints
 
-# Leave in $_autoloadd_text what "$6..." prints: from the cache, or by running it. $1: how old the
-# answer may be, in seconds; '' for any age. $2, $3: its name and fingerprint. $4: the status of a
-# run that may be kept. $5: how long to wait for another shell that runs it already, in ms.
+# Variables that are local while a tool runs, or while exported ones are looked at, have our prefix:
+# else they would hide those of the same name from the tool.
+
+# Leave in $_autoloadd_text what "$5..." prints: from the cache, or by running it. $1: how old the
+# answer may be, in seconds; '' for any age. $2: its name ($fingerprint is there). $3: the status of a
+# run that may be kept. $4: how long to wait for another shell that runs it already, in ms.
 # Fails where the cache at $place does not answer: then nothing was run.
 _autoloadd_fetch() {
-  local max_age=$1 name=$2 fingerprint=$3 blob stored packed
-  local -i expected=$4 wait_ms=$5 fd=-1 stamp is_clean
-  local -F patience
-  shift 5
-  (( $#name <= 1024 && $#fingerprint <= 1024 )) || return 1
+  local _autoloadd_max_age=$1 _autoloadd_name=$2 _autoloadd_packed
+  local _autoloadd_blob _autoloadd_stored _autoloadd_before=$_autoloadd_fingerprint
+  local -i _autoloadd_expected=$3 _autoloadd_wait_ms=$4 _autoloadd_fd=-1 _autoloadd_stamp
+  local -i _autoloadd_is_clean _autoloadd_is_marked
+  local -F _autoloadd_patience
+  shift 4
+  (( $#_autoloadd_name <= 1024 && $#_autoloadd_fingerprint <= 1024 )) || return 1
   {
-    _autoloadd_status=$expected
+    _autoloadd_status=$_autoloadd_expected
     if _autoloadd_find 2>/dev/null; then
-      _autoloadd_text=$blob
+      _autoloadd_text=$_autoloadd_blob
       return 0
     fi
-    (( fd >= 0 )) || return 1
+    (( _autoloadd_fd >= 0 )) || return 1
     _autoloadd_run "$@"
-    if (( is_clean && _autoloadd_status == expected && $#_autoloadd_text <= 4194304 )); then
-      _autoloadd_store $name "$_autoloadd_text"
-    elif [[ $name == eval* ]]; then
+    if (( _autoloadd_is_clean && _autoloadd_status == _autoloadd_expected &&
+          $#_autoloadd_text <= 4194304 )); then
+      # Not where it was replaced meanwhile: which of the two ran?
+      _autoloadd_look
+      [[ $_autoloadd_fingerprint != "$_autoloadd_before" ]] ||
+        _autoloadd_store $_autoloadd_name "$_autoloadd_text"
+    elif [[ $_autoloadd_name == eval* ]]; then
       # (Nobody presses TAB in ten shells at once.)
-      _autoloadd_store unkept$'\0'$name ''
+      _autoloadd_store unkept$'\0'$_autoloadd_name ''
     fi
     return 0
   } always {
     # Ends the lease too: where nothing was stored, the next shell is asked to run the tool.
-    (( fd < 0 )) || exec {fd}>&-
+    (( _autoloadd_fd < 0 )) || exec {_autoloadd_fd}>&-
   }
 }
 
@@ -466,12 +486,15 @@ _autoloadd_fetch() {
 _autoloadd_find() {
   local frames=
   trap '' PIPE
-  _autoloadd_pack str "$name"
-  _autoloadd_request $'\0\x01\0\x01' get packed $'\x93'$packed$'\xc0' bin $fingerprint
+  _autoloadd_pack str "$_autoloadd_name"
+  _autoloadd_request $'\0\x01\0\x01' get packed $'\x93'$_autoloadd_packed$'\xc0' \
+    bin $_autoloadd_fingerprint
   if _autoloadd_open tool-output/1/8 $frames; then
-    _autoloadd_answer $'\0\x01\0\x01' $packed
+    _autoloadd_answer $'\0\x01\0\x01' $_autoloadd_packed
     case $? in
-      (0) _autoloadd_is_young && return 0; _autoloadd_lease delete; return ;;
+      (0)
+        [[ $_autoloadd_stored == "$_autoloadd_fingerprint" ]] || { _autoloadd_close; return 1 }
+        _autoloadd_is_young && return 0; _autoloadd_lease delete; return ;;
       (1) _autoloadd_lease; return ;;
     esac
   fi
@@ -480,25 +503,26 @@ _autoloadd_find() {
 }
 
 _autoloadd_close() {
-  (( fd < 0 )) || exec {fd}>&-
-  fd=-1
+  (( _autoloadd_fd < 0 )) || exec {_autoloadd_fd}>&-
+  _autoloadd_fd=-1
 }
 
 _autoloadd_is_young() {
   local -i now=${(%):-%D{%s}}
-  [[ -z $max_age ]] || (( now - stamp / 1000000000 <= max_age ))
+  [[ -z $_autoloadd_max_age ]] || (( now - _autoloadd_stamp / 1000000000 <= _autoloadd_max_age ))
 }
 
 # Ask to be the one that runs the tool, and wait for another that does. With $1, what is there is
 # too old: the server knows fingerprints, but no ages, so it is deleted first.
 _autoloadd_lease() {
   local frames=
-  [[ -z $1 ]] || _autoloadd_request '' delete array 1 array 1 str $name
-  _autoloadd_request $'\0\x01\0\x02' lease array 4 str $name nil bin $fingerprint int $wait_ms
-  patience=$(( wait_ms / 1000. + 0.05 ))
-  syswrite -o $fd -- $frames && _autoloadd_answer $'\0\x01\0\x02' $packed
+  [[ -z $1 ]] || _autoloadd_request '' delete array 1 array 1 str $_autoloadd_name
+  _autoloadd_request $'\0\x01\0\x02' lease array 4 str $_autoloadd_name \
+    nil bin $_autoloadd_fingerprint int $_autoloadd_wait_ms
+  _autoloadd_patience=$(( _autoloadd_wait_ms / 1000. + 0.05 ))
+  syswrite -o $_autoloadd_fd -- $frames && _autoloadd_answer $'\0\x01\0\x02' $_autoloadd_packed
   case $? in
-    (0) _autoloadd_is_young && return 0; return 1 ;;
+    (0) [[ $_autoloadd_stored == "$_autoloadd_fingerprint" ]] && _autoloadd_is_young; return ;;
     (3) _autoloadd_yield && return 1 ;;
     (1|4) return 1 ;;
   esac
@@ -509,19 +533,21 @@ _autoloadd_lease() {
 # Give the lease back where the tool's last run could not be kept: all who wait for this one would run
 # it one after the other. Fails where the connection does.
 _autoloadd_yield() {
-  local frames= packed= blob stored mark=unkept$'\0'$name
-  local -i stamp
-  patience=1
-  _autoloadd_pack str "$mark"
-  _autoloadd_request $'\0\x01\0\x03' get array 3 str "$mark" nil bin $fingerprint
-  syswrite -o $fd -- $frames && _autoloadd_answer $'\0\x01\0\x03' $packed
+  local frames= _autoloadd_packed= _autoloadd_blob _autoloadd_stored
+  local _autoloadd_mark=unkept$'\0'$_autoloadd_name
+  local -i _autoloadd_stamp
+  _autoloadd_patience=1
+  _autoloadd_pack str "$_autoloadd_mark"
+  _autoloadd_request $'\0\x01\0\x03' get array 3 str "$_autoloadd_mark" nil \
+    bin $_autoloadd_fingerprint
+  syswrite -o $_autoloadd_fd -- $frames && _autoloadd_answer $'\0\x01\0\x03' $_autoloadd_packed
   case $? in
     (1|4) return 0 ;;
     (2) return 1 ;;
   esac
-  frames=
-  _autoloadd_request $'\0\x01\0\x04' unlease array 1 str "$name"
-  syswrite -o $fd -- $frames && _autoloadd_answer $'\0\x01\0\x04' ''
+  _autoloadd_is_marked=1 frames=
+  _autoloadd_request $'\0\x01\0\x04' unlease array 1 str "$_autoloadd_name"
+  syswrite -o $_autoloadd_fd -- $frames && _autoloadd_answer $'\0\x01\0\x04' ''
   (( $? != 2 ))
 }
 
@@ -530,49 +556,55 @@ _autoloadd_yield() {
 _autoloadd_store() {
   local frames=
   trap '' PIPE
-  _autoloadd_request '' put array 4 str "$1" bin "$2" nil bin $fingerprint
+  _autoloadd_request '' put array 4 str "$1" bin "$2" nil bin $_autoloadd_fingerprint
+  # After a good run, the last one that was not says nothing more.
+  [[ $1 != "$_autoloadd_name" ]] || (( ! _autoloadd_is_marked )) ||
+    _autoloadd_request '' delete array 1 array 1 str unkept$'\0'$1
   if (( $#frames <= 65536 )); then
-    syswrite -o $fd -- $frames 2>/dev/null
+    syswrite -o $_autoloadd_fd -- $frames 2>/dev/null
   else
-    syswrite -o $fd -- $frames </dev/null &>/dev/null &!
+    syswrite -o $_autoloadd_fd -- $frames </dev/null &>/dev/null &!
   fi
 }
 
 # Run "$@". Sets $_autoloadd_text to exactly what it printed, $_autoloadd_status, and $is_clean:
 # whether it wrote nothing to stderr, which passes through _autoloadd_forward for that.
 _autoloadd_run() {
-  local mark=$'\0autoloadd:'$$:
-  local -a match mbegin mend
+  local _autoloadd_mark=$'\0autoloadd:'$$:
   # The connection stays with us. By exec, since zsh does not wait then for the process that copies:
   # the tool may have left something running. (In $(...) an interactive shell knows no comments.)
   _autoloadd_text=$(
-    exec {fd}>&-
-    exec 2> >(_autoloadd_forward $mark)
+    exec {_autoloadd_fd}>&-
+    exec 2> >(_autoloadd_forward $_autoloadd_mark)
     "$@"
-    print -rnu2 -- $mark$?';'
+    print -rnu2 -- $_autoloadd_mark$?';'
   )
-  if [[ $_autoloadd_text == (#b)(*)$mark(<->)';'([01]) ]]; then
-    _autoloadd_text=$match[1] _autoloadd_status=$match[2] is_clean=$(( ! match[3] ))
+  # From here on: the tool sees variables of these names that are exported. (What it has left running
+  # may have written behind the mark.)
+  local -a match mbegin mend
+  if [[ $_autoloadd_text == (#b)(*)$_autoloadd_mark(<->)';'([01])(*) ]]; then
+    _autoloadd_text=$match[1]$match[4] _autoloadd_status=$match[2]
+    _autoloadd_is_clean=$(( ! match[3] ))
   else
-    _autoloadd_status=1 is_clean=0
+    _autoloadd_status=1 _autoloadd_is_clean=0
   fi
 }
 
 # Copy stdin to stderr. When the tool has ended (its mark $1 and status come), say so on stdout with
 # 1 where there was something to copy, else 0; then go on for what the tool has left running.
 _autoloadd_forward() {
-  local part held mark=$1
+  local part held _autoloadd_mark=$1
   local -a match mbegin mend
   local -i is_dirty=0
   trap '' INT
   while sysread part; do
     held+=$part
-    if [[ $held == (#b)(*)$mark(<->)';'(*) ]]; then
+    if [[ $held == (#b)(*)$_autoloadd_mark(<->)';'(*) ]]; then
       [[ -z $match[1] ]] || { is_dirty=1; print -rnu2 -- $match[1] }
-      print -rn -- $mark$match[2]';'$is_dirty
+      print -rn -- $_autoloadd_mark$match[2]';'$is_dirty
       exec >&-
-      held=$match[3] mark=$'\0\0'
-    elif [[ $held == (#b)(*)($'\0'*) ]] && (( $#match[2] < $#mark + 4 )); then
+      held=$match[3] _autoloadd_mark=$'\0\0'
+    elif [[ $held == (#b)(*)($'\0'*) ]] && (( $#match[2] < $#_autoloadd_mark + 4 )); then
       # This may be the beginning of the mark.
       [[ -z $match[1] ]] || { is_dirty=1; print -rnu2 -- $match[1] }
       held=$match[2]
@@ -590,39 +622,71 @@ _autoloadd_file_text() {
   if [[ -e $real ]] && zstat -A size +size -- $real && zstat -A inode +inode -- $real &&
     zstat -A mtime -F %s%9. +mtime -- $real
   then
-    fingerprint+=$real$'\0'$size$'\0'$inode$'\0'$mtime$'\0'
+    _autoloadd_fingerprint+=$real$'\0'$size$'\0'$inode$'\0'$mtime$'\0'
   else
-    fingerprint+=$1$'\0\0\0\0'
+    _autoloadd_fingerprint+=$1$'\0\0\0\0'
   fi
+}
+
+# Append the program's text; behind it the path it was found at, where that is a link's: a program may
+# do as its name says, or as the directory of its link does.
+_autoloadd_program_text() {
+  _autoloadd_file_text $_autoloadd_path
+  [[ ${_autoloadd_path:a} == ${_autoloadd_path:P} ]] ||
+    _autoloadd_fingerprint+=${_autoloadd_path:a}$'\0'
+}
+
+# Set $fingerprint: for TAB with what a completion depends on.
+_autoloadd_look() {
+  _autoloadd_fingerprint=
+  if (( ${+_autoloadd_key} )); then
+    _autoloadd_surroundings
+  else
+    _autoloadd_program_text
+  fi
+  _autoloadd_variable_texts "${_autoloadd_variables[@]}"
 }
 
 # Append each of the variables to $fingerprint.
 _autoloadd_variable_texts() {
-  local variable
-  for variable; do
-    if [[ ${(Pt)variable-} == *export* ]]; then
-      fingerprint+=$variable=${(P)variable}$'\0'
+  local _autoloadd_variable
+  for _autoloadd_variable; do
+    if [[ ${(Pt)_autoloadd_variable-} == *export* ]]; then
+      _autoloadd_fingerprint+=$_autoloadd_variable=${(P)_autoloadd_variable}$'\0'
     else
-      fingerprint+=$variable$'\0'
+      _autoloadd_fingerprint+=$_autoloadd_variable$'\0'
     fi
   done
 }
 
-# Set $file to the program that TOOL or `env NAME=VALUE... TOOL` runs. Fails for what is no file, and
-# for the shims of version managers: which program they run depends on more than we can see.
+# Set $path to the program that TOOL or `env NAME=VALUE... TOOL` runs. Fails for what is no file, for
+# what `env` could do besides, and for the shims of version managers: which program they run depends
+# on more than we can see.
 _autoloadd_find_tool() {
-  local -a found
+  local directory is_by_env=
   if [[ $1 == env ]]; then
+    is_by_env=1
     shift
-    while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do shift; done
+    while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do
+      [[ $1 != PATH=* ]] || return 1
+      shift
+    done
+    [[ ${1-} != (-*|*=*) ]] || return 1
   fi
+  _autoloadd_path=
   case ${1-} in
     ('') return 1 ;;
-    (*/*) found=( $1(N-*) ) ;;
-    (*) found=( $^path/$1(N-*) ) ;;
+    (*/*) _autoloadd_path=$1 ;;
+    (*)
+      for directory in "${path[@]}"; do
+        _autoloadd_path=${directory:-.}/$1
+        [[ -f $_autoloadd_path && -x $_autoloadd_path ]] && break
+      done
+      # By `hash`, or from a PATH that was another: zsh runs what it knows.
+      [[ -n $is_by_env || -z ${commands[$1]-} || $commands[$1] == $_autoloadd_path ]] || return 1 ;;
   esac
-  file=${found[1]-}
-  [[ -n $file && $file != */shims/* ]] && _autoloadd_modules
+  [[ -f $_autoloadd_path && -x $_autoloadd_path && $_autoloadd_path != */shims/* &&
+    ${_autoloadd_path:a} != */shims/* && ${_autoloadd_path:P} != */shims/* ]] && _autoloadd_modules
 }
 
 _autoloadd_usage='usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...
@@ -634,50 +698,66 @@ its file changed, or what stands here.
 
 # Read --max-age and --env off the front of $words, into $max_age (seconds) and $variables.
 _autoloadd_options() {
-  while [[ ${words[1]-} == -* ]]; do
-    case $words[1] in
-      (--) shift words; return 0 ;;
-      (--max-age|--env) (( $#words > 1 )) || return 1; words[1]+="=$words[2]"; words[2]=() ;&
+  while [[ ${_autoloadd_words[1]-} == -* ]]; do
+    case $_autoloadd_words[1] in
+      (--) shift _autoloadd_words; return 0 ;;
+      (--max-age|--env)
+        (( $#_autoloadd_words > 1 )) || { _autoloadd_wrong; return 1 }
+        _autoloadd_words[1]+="=$_autoloadd_words[2]"
+        _autoloadd_words[2]=() ;&
       (--max-age=*|--env=*) ;;
-      (*) return 1 ;;
+      (*) _autoloadd_wrong; return 1 ;;
     esac
-    case $words[1] in
-      (--max-age=<->) max_age=${words[1]#*=} ;;
+    case $_autoloadd_words[1] in
+      (--max-age=<->) _autoloadd_max_age=${_autoloadd_words[1]#*=} ;;
       (--max-age=<->[smhd])
         local -A seconds=( s 1 m 60 h 3600 d 86400 )
-        local age=${words[1]#*=}
-        max_age=$(( ${age%?} * $seconds[$age[-1]] )) ;;
-      (--env=[[:alpha:]_][[:alnum:]_]#) variables+=( ${words[1]#*=} ) ;;
-      (*) return 1 ;;
+        local age=${_autoloadd_words[1]#*=}
+        _autoloadd_max_age=$(( ${age%?} * $seconds[$age[-1]] )) ;;
+      (--env=[[:alpha:]_][[:alnum:]_]#) _autoloadd_variables+=( ${_autoloadd_words[1]#*=} ) ;;
+      (*) _autoloadd_wrong; return 1 ;;
     esac
-    shift words
+    shift _autoloadd_words
   done
+}
+
+# Which option it is that we cannot use.
+_autoloadd_wrong() {
+  print -ru2 -- "autoloadd: bad option: $_autoloadd_words[1]"
+}
+
+# Whether zsh finds nothing to run as $1: it would say so with the name of our function.
+_autoloadd_is_absent() {
+  [[ $1 != */* ]] && (( ! $+functions[command_not_found_handler] )) && ! whence -- $1 >/dev/null
 }
 
 # autoloadd-eval without the eval: the text is left in $_autoloadd_text. Always succeeds.
 _autoloadd_output() {
-  local max_age= file= fingerprint= place
-  local -a words=( "$@" ) variables
+  local _autoloadd_max_age= _autoloadd_path= _autoloadd_fingerprint= _autoloadd_place
+  local -a _autoloadd_words=( "$@" ) _autoloadd_variables
   trap - ZERR DEBUG
   if [[ ${1-} == (-h|--help) ]]; then
     print -r -- $_autoloadd_usage
     _autoloadd_text=
     return 0
-  elif [[ ${1-} == -* ]] && ! _autoloadd_options || (( ! $#words )); then
+  elif [[ ${1-} == -* ]] && ! _autoloadd_options || (( ! $#_autoloadd_words )); then
     print -ru2 -- $_autoloadd_usage
     _autoloadd_text='(builtin exit 2)'
     return 0
   fi
-  if _autoloadd_is_there && (( ! $+functions[$words[1]] && ! $+builtins[$words[1]] )) &&
-    _autoloadd_find_tool "${words[@]}" && _autoloadd_file_text $file &&
-    _autoloadd_variable_texts "${variables[@]}" &&
-    _autoloadd_fetch "$max_age" eval$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)words} $fingerprint 0 5000 \
-      "${words[@]}"
+  if _autoloadd_is_there &&
+    (( ! $+functions[$_autoloadd_words[1]] && ! $+builtins[$_autoloadd_words[1]] )) &&
+    [[ ${(j::)_autoloadd_words} != *$'\0'* ]] && _autoloadd_find_tool "${_autoloadd_words[@]}" &&
+    _autoloadd_look && _autoloadd_fetch "$_autoloadd_max_age" \
+      eval$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_words} 0 5000 "${_autoloadd_words[@]}"
   then
     # As $(...) does.
-    while [[ $_autoloadd_text[-1] == $'\n' ]]; do _autoloadd_text=${_autoloadd_text%$'\n'}; done
+    [[ $_autoloadd_text != *$'\n' ]] || _autoloadd_text=${(M)_autoloadd_text##*[^$'\n']}
+  elif _autoloadd_is_absent $_autoloadd_words[1]; then
+    print -ru2 -- "zsh: command not found: $_autoloadd_words[1]"
+    _autoloadd_text=
   else
-    _autoloadd_text=$("${words[@]}")
+    _autoloadd_text=$("${_autoloadd_words[@]}")
   fi
   return 0
 }
@@ -704,66 +784,73 @@ Status: 0 all found, or stored; 1 a miss; 2 usage; 3 no daemon; 4 refused'
 
 # Read the options of autoloadd-get and -put off the front of $words.
 _autoloadd_read_options() {
-  while [[ ${words[1]-} == --* ]]; do
-    case $words[1] in
-      (--) shift words; return 0 ;;
+  while [[ ${_autoloadd_words[1]-} == --* ]]; do
+    case $_autoloadd_words[1] in
+      (--) shift _autoloadd_words; return 0 ;;
       (--producer)
-        [[ ${words[2]-} == [^/]##/[^/]##/(4|8) ]] || return 1
-        producer=$words[2] ;;
-      (--fingerprint) (( $#words > 1 )) || return 1; fingerprint=( bin "$words[2]" ) ;;
-      (--mtime) [[ ${words[2]-} == (-|)<-> ]] || return 1; mtime=( int $words[2] ) ;;
-      (--sync) [[ ${words[2]-} == (write|fsync) ]] || return 1; sync=( str $words[2] ) ;;
+        [[ ${_autoloadd_words[2]-} == [^/]##/[^/]##/(4|8) ]] || return 1
+        producer=$_autoloadd_words[2] ;;
+      (--fingerprint)
+        (( $#_autoloadd_words > 1 )) || return 1
+        _autoloadd_fingerprint=( bin "$_autoloadd_words[2]" ) ;;
+      (--mtime)
+        [[ ${_autoloadd_words[2]-} == (-|)[0-9](#c1,18) ]] || return 1
+        mtime=( int $_autoloadd_words[2] ) ;;
+      (--sync)
+        [[ ${_autoloadd_words[2]-} == (write|fsync) ]] || return 1
+        sync=( str $_autoloadd_words[2] ) ;;
       (*) return 1 ;;
     esac
-    shift 2 words
+    shift 2 _autoloadd_words
   done
 }
 
 autoloadd-get() {
   local producer=zsh/$ZSH_VERSION/8
-  local -a words=( "$@" ) fingerprint=( nil ) mtime=( nil ) sync
+  local -a _autoloadd_words=( "$@" ) _autoloadd_fingerprint=( nil ) mtime=( nil ) sync
   local -i all=1
   trap - ZERR DEBUG
   reply=()
   if [[ ${1-} == (-h|--help) ]]; then
     print -r -- $_autoloadd_get_usage
     return 0
-  elif ! _autoloadd_read_options || (( ! $#words || $#sync )); then
+  elif ! _autoloadd_read_options || (( ! $#_autoloadd_words || $#sync )); then
     print -ru2 -- $_autoloadd_get_usage
     return 2
   fi
   # What is sent at once has to fit the buffers of the socket together with what comes back.
-  while (( $#words )); do
-    _autoloadd_get_some "${(@)words[1,64]}"
+  while (( $#_autoloadd_words )); do
+    _autoloadd_get_some "${(@)_autoloadd_words[1,64]}"
     case $? in
       (0) ;;
       (1) all=0 ;;
       (*) return $? ;;
     esac
-    words=( "${(@)words[65,-1]}" )
+    _autoloadd_words=( "${(@)_autoloadd_words[65,-1]}" )
   done
   (( all ))
 }
 
 # Ask for up to 64 names on one connection, all before the first answer is read.
 _autoloadd_get_some() {
-  local name place blob stored packed frames=
-  local -F patience
-  local -i fd=-1 stamp id=0 misses=0
+  local _autoloadd_name _autoloadd_place _autoloadd_blob _autoloadd_stored _autoloadd_packed frames=
+  local -F _autoloadd_patience
+  local -i _autoloadd_fd=-1 _autoloadd_stamp id=0 misses=0
   _autoloadd_is_there || return 3
   trap '' PIPE
-  for name; do
-    _autoloadd_request $'\0\x01\x01'${(#):-$(( id++ ))} get array 3 str "$name" $mtime "${fingerprint[@]}"
+  for _autoloadd_name; do
+    _autoloadd_request $'\0\x01\x01'${(#):-$(( id++ ))} get array 3 str "$_autoloadd_name" \
+      $mtime "${_autoloadd_fingerprint[@]}"
   done
   {
     _autoloadd_open $producer $frames || return 3
     id=0
-    for name; do
-      packed=
-      _autoloadd_pack str "$name"
-      _autoloadd_answer $'\0\x01\x01'${(#):-$(( id++ ))} $packed
+    for _autoloadd_name; do
+      _autoloadd_packed=
+      _autoloadd_pack str "$_autoloadd_name"
+      _autoloadd_answer $'\0\x01\x01'${(#):-$(( id++ ))} $_autoloadd_packed
       case $? in
-        (0) reply+=( "$name" "$blob" ) ;;
+        (0) reply+=( "$_autoloadd_name" "$_autoloadd_blob" ) ;;
         (1) misses=1 ;;
         (2) return 3 ;;
         (*) return 4 ;;
@@ -776,15 +863,15 @@ _autoloadd_get_some() {
 }
 
 autoloadd-put() {
-  local producer=zsh/$ZSH_VERSION/8 place frames=
-  local -a words=( "$@" ) fingerprint=( nil ) mtime=( nil ) sync=( nil )
-  local -F patience
-  local -i fd=-1
+  local producer=zsh/$ZSH_VERSION/8 _autoloadd_place frames=
+  local -a _autoloadd_words=( "$@" ) _autoloadd_fingerprint=( nil ) mtime=( nil ) sync=( nil )
+  local -F _autoloadd_patience
+  local -i _autoloadd_fd=-1
   trap - ZERR DEBUG
   if [[ ${1-} == (-h|--help) ]]; then
     print -r -- $_autoloadd_get_usage
     return 0
-  elif ! _autoloadd_read_options || (( $#words != 2 )); then
+  elif ! _autoloadd_read_options || (( $#_autoloadd_words != 2 )); then
     print -ru2 -- $_autoloadd_get_usage
     return 2
   fi
@@ -792,10 +879,10 @@ autoloadd-put() {
   trap '' PIPE
   {
     _autoloadd_open $producer '' || return 3
-    _autoloadd_request $'\0\x01\0\x01' put array 5 str "$words[1]" bin "$words[2]" $mtime \
-      "${fingerprint[@]}" $sync
-    syswrite -o $fd -- $frames || return 3
-    patience=10
+    _autoloadd_request $'\0\x01\0\x01' put array 5 str "$_autoloadd_words[1]" bin "$_autoloadd_words[2]" \
+      $mtime "${_autoloadd_fingerprint[@]}" $sync
+    syswrite -o $_autoloadd_fd -- $frames || return 3
+    _autoloadd_patience=10
     _autoloadd_answer $'\0\x01\0\x01' ''
     case $? in
       (5) return 0 ;;
@@ -824,14 +911,14 @@ typeset -ga _autoloadd_wanted=()   # those that get a completion where zsh has n
 
 # Let the completion of TOOL ARGS... find functions of ours for the programs that it may ask.
 _autoloadd_watch() {
-  local tool=$1 name
-  local -aU names=( env $tool ${words[1]-} )
+  local _autoloadd_tool=$1 _autoloadd_name
+  local -aU names=( env $_autoloadd_tool ${words[1]-} )
   (( ! ${argv[(Ie)-C]} )) || names+=( ${(Q)argv[argv[(Ie)-C]+1]} )
-  _autoloadd_watched=( $tool )
-  for name in $names; do
-    (( $+functions[$name] )) && continue
-    functions[$name]="_autoloadd_asked ${(q)name} \"\$@\""
-    _autoloadd_watched+=( $name )
+  _autoloadd_watched=( $_autoloadd_tool )
+  for _autoloadd_name in $names; do
+    (( $+functions[$_autoloadd_name] )) && continue
+    functions[$_autoloadd_name]="_autoloadd_asked ${(q)_autoloadd_name} \"\$@\""
+    _autoloadd_watched+=( $_autoloadd_name )
   done
 }
 
@@ -844,22 +931,24 @@ _autoloadd_unwatch() {
 # What a completion that is watched runs as $1: answered from the cache, where it asks for what a
 # completion prints and nothing but its key decides that; else run.
 _autoloadd_asked() {
-  local asked=$1 program= file= fingerprint= max_age place
-  local -a key files variables=( PYTHONPATH )
-  local -i expected=0
+  local _autoloadd_asked=$1 _autoloadd_program= _autoloadd_path=
+  local _autoloadd_fingerprint= _autoloadd_max_age _autoloadd_place
+  local -a _autoloadd_key _autoloadd_files _autoloadd_variables=( PYTHONPATH )
+  local -i _autoloadd_expected=0
   shift
   trap - ZERR DEBUG
-  max_age=${_autoloadd_tools[$_autoloadd_watched[1]]%%:*}
-  variables+=( ${(s:,:)${(M)_autoloadd_tools[$_autoloadd_watched[1]]%:*}#:} )
-  if _autoloadd_is_there && _autoloadd_understand $asked "$@" && _autoloadd_find_tool $program &&
-    _autoloadd_surroundings && _autoloadd_variable_texts $variables &&
-    _autoloadd_fetch "$max_age" complete$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)key} $fingerprint \
-      $expected 2000 command $asked "$@"
+  _autoloadd_max_age=${_autoloadd_tools[$_autoloadd_watched[1]]%%:*}
+  _autoloadd_variables+=( ${(s:,:)${(M)_autoloadd_tools[$_autoloadd_watched[1]]%:*}#:} )
+  if _autoloadd_is_there && _autoloadd_understand $_autoloadd_asked "$@" &&
+    [[ ${(j::)_autoloadd_key} != *$'\0'* ]] && _autoloadd_find_tool $_autoloadd_program &&
+    _autoloadd_look && _autoloadd_fetch "$_autoloadd_max_age" \
+      complete$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_key} $_autoloadd_expected 2000 \
+      command $_autoloadd_asked "$@"
   then
     print -rn -- $_autoloadd_text
     return $_autoloadd_status
   fi
-  command $asked "$@"
+  command $_autoloadd_asked "$@"
 }
 
 # Set $program and $key where ASKED ARGS... is a question of a completion that may be answered from
@@ -877,18 +966,18 @@ _autoloadd_understand() {
 # and directories are left to the shell, by a word in the answer.
 _autoloadd_understand_click() {
   local -i is_question=0
-  key=( "$@" )
+  _autoloadd_key=( "$@" )
   shift
   while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do
     [[ $1 == _*_COMPLETE=(zsh_complete|complete_zsh) ]] && is_question=1
     shift
   done
   (( is_question && $# == 1 )) && [[ ${1:t} == $_autoloadd_watched[1] ]] || return 1
-  program=$1
+  _autoloadd_program=$1
   if [[ ${1:t} == flask ]]; then
     # It loads the application that it finds here.
-    key+=( $PWD )
-    files=( $PWD/{app.py,wsgi.py,.env,.flaskenv} )
+    _autoloadd_key+=( $PWD )
+    _autoloadd_files=( $PWD/{app.py,wsgi.py,.env,.flaskenv} )
   fi
 }
 
@@ -896,17 +985,19 @@ _autoloadd_understand_click() {
 _autoloadd_understand_aws() {
   local line=${COMP_LINE[1,${COMP_POINT:-0}]}
   local -a before=( ${=line} )
+  # COMP_POINT counts characters.
+  [[ $line$COMP_LINE != *[$'\x80'-$'\xff']* ]] || return 1
   [[ $line != *[[:space:]] ]] || before+=( '' )
   [[ $before[-1] == -*~*=* ]] || (( $#before <= 3 && ! ${before[(I)-*]} )) || return 1
-  program=$1 key=( aws_completer $line )
-  files=( ~/.aws/cli/alias ${AWS_CONFIG_FILE:-~/.aws/config} ~/.aws/models )
+  _autoloadd_program=$1 _autoloadd_key=( aws_completer $line )
+  _autoloadd_files=( ~/.aws/cli/alias ${AWS_CONFIG_FILE:-~/.aws/config} ~/.aws/models )
 }
 
 # Names of commands and of options. What follows a command may come from package.json, or from afar.
 _autoloadd_understand_npm() {
-  program=npm
+  _autoloadd_program=npm
   if [[ $2 == completion ]] && (( $# == 2 && ! ${+COMP_CWORD} )); then
-    key=( npm completion )
+    _autoloadd_key=( npm completion )
     return
   fi
   [[ $2 == completion && $3 == -- && ${COMP_CWORD-} == <1-> ]] || return 1
@@ -916,9 +1007,9 @@ _autoloadd_understand_npm() {
   # Then it takes the words from the line, wherever the command stands in it.
   [[ ${COMP_LINE-} != *' -'* || -n ${(M)given:#-*} ]] || return 1
   [[ $word == -* ]] && (( ! dashes || dashes > COMP_CWORD )) || (( COMP_CWORD == 1 )) || return 1
-  key=( npm completion -- "${(@)given[1,COMP_CWORD+1]}" )
+  _autoloadd_key=( npm completion -- "${(@)given[1,COMP_CWORD+1]}" )
   # Of the line it uses only what is before this point, to find the cursor in the word.
-  (( ! ${COMP_POINT:-0} )) || key+=( ${COMP_LINE[1,COMP_POINT]} )
+  (( ! ${COMP_POINT:-0} )) || _autoloadd_key+=( ${COMP_LINE[1,COMP_POINT]} )
 }
 
 # After install, show and uninstall come files or what is installed; after an option its value.
@@ -927,16 +1018,17 @@ _autoloadd_understand_pip() {
   local word=${given[COMP_CWORD+1]-}
   [[ ${given[COMP_CWORD]-} != -* ]] || return 1
   [[ $word == -*~*=* || -z ${(M)given:#(install|show|uninstall)} ]] || return 1
-  program=$1 expected=1 key=( pip "${given[@]}" $COMP_CWORD )
+  _autoloadd_program=$1 _autoloadd_expected=1 _autoloadd_key=( pip "${given[@]}" $COMP_CWORD )
 }
 
 # Set $fingerprint to the texts of the program, of the packages it can load, and of $files.
 _autoloadd_surroundings() {
-  local real=${file:P}
-  _autoloadd_file_text $file
-  for file in ${real:h:h}/lib*/python3*/{site,dist}-packages(N/) ${real:h:h}/package.json(N.) $files
+  local real=${_autoloadd_path:P} beside
+  _autoloadd_program_text
+  for beside in ${real:h:h}/lib*/python3*/{site,dist}-packages(N/) \
+    ${real:h:h}/package.json(N.) $_autoloadd_files
   do
-    _autoloadd_file_text $file
+    _autoloadd_file_text $beside
   done
 }
 
@@ -951,63 +1043,65 @@ the command line. Those that are known to be so need it only where zsh completes
 
 # autoloadd-complete, up to the text of completions that are still to be loaded.
 _autoloadd_choose() {
-  local max_age= tool
-  local -a words=( "$@" ) variables
+  local _autoloadd_max_age= _autoloadd_tool
+  local -a _autoloadd_words=( "$@" ) _autoloadd_variables
   trap - ZERR DEBUG
   _autoloadd_text=
   if [[ ${1-} == (-h|--help) ]]; then
     print -r -- $_autoloadd_complete_usage
     return 0
-  elif ! _autoloadd_options || (( ! $#words )); then
+  elif ! _autoloadd_options || (( ! $#_autoloadd_words )); then
     print -ru2 -- $_autoloadd_complete_usage
     return 2
   fi
-  for tool in $words; do
-    if [[ -n $max_age$variables || -z ${_autoloadd_tools[$tool]+known} ]]; then
-      _autoloadd_tools[$tool]=$max_age:${(j:,:)variables}
+  for _autoloadd_tool in $_autoloadd_words; do
+    if [[ -n $_autoloadd_max_age$_autoloadd_variables ||
+      -z ${_autoloadd_tools[$_autoloadd_tool]+known} ]]; then
+      _autoloadd_tools[$_autoloadd_tool]=$_autoloadd_max_age:${(j:,:)_autoloadd_variables}
     fi
-    _autoloadd_wanted+=( $tool )
+    _autoloadd_wanted+=( $_autoloadd_tool )
   done
   (( ! $+_comps )) || _autoloadd_load
 }
 
 # Leave in $_autoloadd_text the completions of the tools that are wanted and have none.
 _autoloadd_load() {
-  local tool text= REPLY
-  local -i missing=0
-  for tool in ${(u)_autoloadd_wanted}; do
-    _autoloadd_completion_of $tool
+  local _autoloadd_tool _autoloadd_texts= REPLY
+  local -i _autoloadd_missing=0
+  for _autoloadd_tool in ${(u)_autoloadd_wanted}; do
+    _autoloadd_completion_of $_autoloadd_tool
     [[ -z $REPLY ]] || continue
-    case $tool in
-      (black|flask|uvicorn) _autoloadd_output env _${(U)tool}_COMPLETE=zsh_source $tool ;;
+    case $_autoloadd_tool in
+      (black|flask|uvicorn)
+        _autoloadd_output env _${(U)_autoloadd_tool}_COMPLETE=zsh_source $_autoloadd_tool ;;
       (npm) _autoloadd_output npm completion ;;
       (pip*) _autoloadd_text="_autoloadd_pip() { compadd \$(COMP_WORDS=\"\$words[*]\" \
 COMP_CWORD=\$((CURRENT-1)) PIP_AUTO_COMPLETE=1 \$words[1] 2>/dev/null) }
-compdef _autoloadd_pip $tool" ;;
+compdef _autoloadd_pip $_autoloadd_tool" ;;
       (aws) _autoloadd_text="(( \$+functions[complete] )) || {
 autoload -Uz bashcompinit; bashcompinit }; complete -C aws_completer aws" ;;
       (*)
-        print -ru2 -- "autoloadd-complete: zsh completes nothing for $tool yet:" \
+        print -ru2 -- "autoloadd-complete: zsh completes nothing for $_autoloadd_tool yet:" \
           'load its completion first'
-        missing=1
+        _autoloadd_missing=1
         continue ;;
     esac
-    text+=$_autoloadd_text$'\n'
+    _autoloadd_texts+=$_autoloadd_text$'\n'
   done
   _autoloadd_wanted=()
-  _autoloadd_text=$text
-  [[ -n $text ]] || (( ! missing ))
+  _autoloadd_text=$_autoloadd_texts
+  [[ -n $_autoloadd_texts ]] || (( ! _autoloadd_missing ))
 }
 
 # Put our function before the completion of TOOL..., or of all known tools that have one.
 _autoloadd_hook() {
-  local tool REPLY
+  local _autoloadd_tool REPLY
   (( $+_comps )) || return 0
-  for tool in ${@:-${(k)_autoloadd_tools}}; do
-    _autoloadd_completion_of $tool
+  for _autoloadd_tool in ${@:-${(k)_autoloadd_tools}}; do
+    _autoloadd_completion_of $_autoloadd_tool
     # A list of plain words, that is.
     [[ $REPLY == [[:alnum:]_]*~_autoloadd_tab* && $REPLY != *[^][:alnum:]\ _./:=+\'\"\\-]* ]] &&
-      _comps[$tool]="_autoloadd_tab $tool $REPLY"
+      _comps[$_autoloadd_tool]="_autoloadd_tab $_autoloadd_tool $REPLY"
   done
   return 0
 }
@@ -1022,36 +1116,38 @@ _autoloadd_completion_of() {
 # Set $others to fpath without what is ours, and $farm to where `autoloadctl publish zsh` laid out the
 # functions of this very fpath; to '' where it did not.
 _autoloadd_find_farm() {
-  local place file mine said
+  local _autoloadd_place _autoloadd_path mine said
   local -aU directories
-  farm=
+  _autoloadd_farm=
   _autoloadd_place || return 1
-  others=( ${fpath:#${place:h}/zsh-*/(farm|completions)} )
-  directories=( ${(M)others:#/*} )
+  _autoloadd_others=( ${fpath:#${_autoloadd_place:h}/zsh-*/(farm|completions)} )
+  directories=( ${(M)_autoloadd_others:#/*} )
   mine=${(pj:\0:)directories}
   {
-    for file in ${place:h}/zsh-$ZSH_VERSION-$#mine-*/fpath(N); do
-      said=$(<$file)
-      [[ $said == $mine && -O $file ]] || continue
-      farm=${file:h}
+    for _autoloadd_path in ${_autoloadd_place:h}/zsh-$ZSH_VERSION-$#mine-*/fpath(N); do
+      said=$(<$_autoloadd_path)
+      [[ $said == $mine && -O $_autoloadd_path ]] || continue
+      _autoloadd_farm=${_autoloadd_path:h}
       break
     done
   } 2>/dev/null
 }
 
-# Put it first in fpath: its names are looked up before all others. $1: the parts to put there.
+# Put it before the first directory of fpath that it stands for: its names are looked up before theirs.
+# Not around a relative directory: that may hide what comes later. $1: the parts to put there.
 _autoloadd_take_farm() {
-  if [[ -n $farm ]]; then
-    fpath=( $farm/$^@ $others )
-  elif (( $#others && $#others < $#fpath )); then
-    fpath=( $others )
+  local -i first=${_autoloadd_others[(i)/*]} last=${_autoloadd_others[(I)/*]}
+  if [[ -n $_autoloadd_farm && -z ${(M)_autoloadd_others[first,last]:#[^/]*} ]]; then
+    fpath=( $_autoloadd_others[1,first-1] $_autoloadd_farm/$^@ $_autoloadd_others[first,-1] )
+  elif (( $#_autoloadd_others && $#_autoloadd_others < $#fpath )); then
+    fpath=( $_autoloadd_others )
   fi
 }
 
 # At the end of this file. compinit would look at each file of the completions, so they have time.
 _autoloadd_begin() {
-  local farm
-  local -a others
+  local _autoloadd_farm
+  local -a _autoloadd_others
   _autoloadd_find_farm
   _autoloadd_take_farm farm
   [[ -o interactive ]] || return 0
@@ -1060,14 +1156,14 @@ _autoloadd_begin() {
 
 # Plugin managers call it by this name. Nothing of this file is left.
 autoloadd_plugin_unload() {
-  local tool
+  local _autoloadd_tool
   trap - ZERR DEBUG
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
   (( $#precmd_functions )) || unset precmd_functions
   fpath=( ${fpath:#*/zsh-$ZSH_VERSION-<->-[[:xdigit:]]##/(farm|completions)} )
-  for tool in ${(k)_comps[(R)*_autoloadd_*]}; do
-    _comps[$tool]=${_comps[$tool]#_autoloadd_tab $tool }
-    [[ $_comps[$tool] != *_autoloadd_* ]] || unset "_comps[$tool]"
+  for _autoloadd_tool in ${(k)_comps[(R)*_autoloadd_*]}; do
+    _comps[$_autoloadd_tool]=${_comps[$_autoloadd_tool]#_autoloadd_tab $_autoloadd_tool }
+    [[ $_comps[$_autoloadd_tool] != *_autoloadd_* ]] || unset "_comps[$_autoloadd_tool]"
   done
   # zinit does this itself, and says so where it is done.
   [[ ${funcstack[2]-} == .zinit-* ]] || unalias autoloadd-eval 2>/dev/null
@@ -1078,8 +1174,8 @@ autoloadd_plugin_unload() {
 # Before the first prompt, when fpath and the completions are what they will be. Fails where there is
 # nothing to evaluate.
 _autoloadd_wake() {
-  local farm
-  local -a others
+  local _autoloadd_farm
+  local -a _autoloadd_others
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
   (( $#precmd_functions )) || unset precmd_functions
   _autoloadd_find_farm
@@ -1091,13 +1187,14 @@ _autoloadd_wake() {
 # Have the functions of $others published anew, by one shell at a time, where one of them changed: a
 # changed file needs no haste, since zsh itself takes a newer source.
 _autoloadd_publish() {
-  local place
+  local _autoloadd_place
   local -a times newest
   _autoloadd_is_there && _autoloadd_modules || return 0
-  if [[ -n $farm ]]; then
+  if [[ -n $_autoloadd_farm ]]; then
     # The farms that are used stay.
-    { : >| $farm/used } 2>/dev/null
-    zstat -A times -F %s%9. +mtime -- $farm/state $^others(N-/) 2>/dev/null || return 0
+    { : >| $_autoloadd_farm/used } 2>/dev/null
+    zstat -A times -F %s%9. +mtime -- $_autoloadd_farm/state $^_autoloadd_others(N-/) 2>/dev/null ||
+      return 0
     newest=( ${(On)times} )
     (( times[1] < newest[1] )) || return 0
   fi
@@ -1106,16 +1203,17 @@ _autoloadd_publish() {
 
 _autoloadd_publish_alone() {
   # A name has room for most of an fpath.
-  local frames= packed= name=publish$'\0'zsh/$ZSH_VERSION$'\0'${${(pj:\0:)others}[1,900]}
-  local -F patience
-  local -i fd=-1
-  _autoloadd_request $'\0\x01\0\x02' lease array 1 str $name
-  _autoloadd_pack str "$name"
+  local frames= _autoloadd_packed=
+  local _autoloadd_name=publish$'\0'zsh/$ZSH_VERSION$'\0'${${(pj:\0:)_autoloadd_others}[1,900]}
+  local -F _autoloadd_patience
+  local -i _autoloadd_fd=-1
+  _autoloadd_request $'\0\x01\0\x02' lease array 1 str $_autoloadd_name
+  _autoloadd_pack str "$_autoloadd_name"
   _autoloadd_open tool-output/1/8 $frames || return
-  patience=1
-  _autoloadd_answer $'\0\x01\0\x02' $packed
+  _autoloadd_patience=1
+  _autoloadd_answer $'\0\x01\0\x02' $_autoloadd_packed
   # Refused by a server that has no leases.
   case $? in
-    (3|4) ( exec {fd}>&-; exec autoloadctl publish zsh --fpath $others ) ;;
+    (3|4) ( exec {_autoloadd_fd}>&-; exec autoloadctl publish zsh --fpath $_autoloadd_others ) ;;
   esac
 }

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EVAL = "autoloadd-eval $TOOL; print -r -- $? $GREETING"
 
 
-IS_THERE = "f() { local place; _autoloadd_is_there; print $? }; f"
+IS_THERE = "f() { local _autoloadd_place; _autoloadd_is_there; print $? }; f"
 
 
 def evaluates(environment: dict[str, str], script: str = EVAL) -> bool:
@@ -116,7 +116,7 @@ def test_where_the_socket_is(base: str, variable: str, place: str, home: Path) -
     (home / base).mkdir()
     (home / place).parent.mkdir(parents=True, mode=0o700)
     (home / place).parent.chmod(0o700)
-    script = "f() { local place; _autoloadd_place && print -r -- $place }; f"
+    script = "f() { local _autoloadd_place; _autoloadd_place && print -r -- $_autoloadd_place }; f"
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", variable: str(home / base)}
     assert output_of(script, environment=environment) == f"{home / place}\n"
 

@@ -198,21 +198,36 @@ def test_the_farm_is_used_for_its_own_fpath(farm: Path, home: Path, daemon: Daem
     assert ran.stdout.decode() == f"SOURCE hi\n{home}/mine /usr/share\n"
 
 
+def test_relative_directories_of_fpath_come_first_as_before(
+    farm: Path, home: Path, daemon: Daemon
+) -> None:
+    """What they hold goes before what the farm stands for; around one there is no farm."""
+    (home / "own").mkdir()
+    (home / "own" / "shout").write_text("print OWN\n")
+    lay_out(home, "2", "OTHER", f"{home}/mine", "/usr/share")
+    script = f"""cd {home}; fpath=(own {home}/mine); source {PLUGIN}; print -r -- $fpath
+    autoload -Uz shout; shout
+    fpath=({home}/mine own /usr/share); source {PLUGIN}; print -r -- $fpath"""
+    ran = run_zsh(script, environment=environment_for(daemon.socket_path), sourced=False)
+    expected = f"own {farm}/farm {home}/mine\nOWN\n{home}/mine own /usr/share\n"
+    assert (ran.stdout.decode(), ran.stderr) == (expected, b"")
+
+
 def test_each_fpath_has_a_farm(farm: Path, home: Path, daemon: Daemon) -> None:
     """And a shell that changes its fpath changes the farm, or has none, and leaves no trace."""
     other = lay_out(home, "2", "OTHER", f"{home}/mine", "/usr/share")
     environment = environment_for(daemon.socket_path)
     takes = f"source {PLUGIN}; print -r -- $fpath; shout"
     script = f"""autoload -Uz shout
-    fpath=({home}/mine . {home}/mine); {takes}; unfunction shout; autoload -Uz shout
+    fpath=(. {home}/mine {home}/mine); {takes}; unfunction shout; autoload -Uz shout
     fpath+=(/usr/share); {takes}
     fpath+=(/usr/lib); source {PLUGIN}; print -r -- $fpath
     fpath=({home}/nine); source {PLUGIN}; print -r -- $fpath"""
     ran = run_zsh(script, environment=environment, sourced=False)
-    mine = f"{home}/mine . {home}/mine"
+    mine = f"{home}/mine {home}/mine"
     expected = (
-        f"{farm}/farm {mine}\nDIGEST\n{other}/farm {mine} /usr/share\nOTHER\n"
-        f"{mine} /usr/share /usr/lib\n{home}/nine\n"
+        f". {farm}/farm {mine}\nDIGEST\n. {other}/farm {mine} /usr/share\nOTHER\n"
+        f". {mine} /usr/share /usr/lib\n{home}/nine\n"
     )
     assert (ran.stdout.decode(), ran.stderr) == (expected, b"")
 

@@ -64,8 +64,8 @@ def _run(body: str, *arguments: str, home: Path) -> list[bytes]:
 
 def _frames(lines: list[str], home: Path) -> list[bytes]:
     """Run each line, which sets $frames; return what each set it to."""
-    script = "\n".join(f'frames= packed=; {line}; say "$frames"' for line in lines)
-    return _run(f"local frames packed\n{script}", home=home)
+    script = "\n".join(f'frames= _autoloadd_packed=; {line}; say "$frames"' for line in lines)
+    return _run(f"local frames _autoloadd_packed\n{script}", home=home)
 
 
 def test_requests(home: Path) -> None:
@@ -84,7 +84,10 @@ def test_requests(home: Path) -> None:
 def test_values_on_both_sides_of_each_width(home: Path) -> None:
     cases = [case for case in load("boundaries") if "value" in case]
     cases = [case for case in cases if not _is_beyond_zsh(value_of(case["value"]))]
-    lines = [f"_autoloadd_pack {typed(value_of(case['value']))}; frames=$packed" for case in cases]
+    lines = [
+        f"_autoloadd_pack {typed(value_of(case['value']))}; frames=$_autoloadd_packed"
+        for case in cases
+    ]
     for case, packed in zip(cases, _frames(lines, home), strict=True):
         assert packed == data_of(case["hex"]), case
 
@@ -114,18 +117,18 @@ def test_puts_and_gets_of_entries_on_both_sides_of_each_width(home: Path) -> Non
 
 
 READ = """
-local blob stored packed name rest
-local -F patience=1
-local -i fd stamp
-for name in "$@"; do
-  blob=- stored=- stamp=-7 packed= rest=
-  [[ $name == */- ]] || _autoloadd_pack str ${name:t}
-  exec {fd}<$name
-  _autoloadd_answer $'\\x00\\x01\\x00\\x00' $packed
-  say $? "$blob" "$stored" $stamp
-  sysread -i $fd rest
+local _autoloadd_blob _autoloadd_stored _autoloadd_packed _autoloadd_name rest
+local -F _autoloadd_patience=1
+local -i _autoloadd_fd _autoloadd_stamp
+for _autoloadd_name in "$@"; do
+  _autoloadd_blob=- _autoloadd_stored=- _autoloadd_stamp=-7 _autoloadd_packed= rest=
+  [[ $_autoloadd_name == */- ]] || _autoloadd_pack str ${_autoloadd_name:t}
+  exec {_autoloadd_fd}<$_autoloadd_name
+  _autoloadd_answer $'\\x00\\x01\\x00\\x00' $_autoloadd_packed
+  say $? "$_autoloadd_blob" "$_autoloadd_stored" $_autoloadd_stamp
+  sysread -i $_autoloadd_fd rest
   say $#rest
-  exec {fd}<&-
+  exec {_autoloadd_fd}<&-
 done
 """
 
