@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ def run_publish(context: Context) -> int:
     try:
         published = _publish(context, zsh, place, directories)
     except FarmBusyError as exc:
-        message = f"{exc} by another autoloadctl publish: end that one, and try again"
+        message = f"{exc} by another autoloadctl publish: try again, or end that one"
         raise FailedError(REFUSED, message) from exc
     except OSError as exc:
         raise FailedError(USAGE, f"{exc.filename or place}: {exc.strerror}") from exc
@@ -102,7 +103,7 @@ def _publish(context: Context, zsh: Zsh, place: str, directories: list[str]) -> 
     with context.open_cache(zsh.producer, binary_mtime_ns=zsh.mtime_ns) as cache:
         if not dry:
             cache.ping()  # no daemon: no directory for the lock either
-        with nullcontext() if dry else lock(place):
+        with nullcontext() if dry else lock(place, on_wait=_tell_of_wait):
             now_ns = time.time_ns()
             observed = observe(zsh.real, directories, now_ns)
             if read_state(place) == observed:
@@ -117,6 +118,11 @@ def _publish(context: Context, zsh: Zsh, place: str, directories: list[str]) -> 
             published = _collect(cache, zsh, selected, list(found.left_out))
             put_in_place(place, _plan(published, directories, observed, now_ns))
     return published
+
+
+def _tell_of_wait(path: str) -> None:
+    if sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write(f"another autoloadctl publish is at work: waiting for {path}\n")
 
 
 def _plan(published: _Published, directories: list[str], observed: bytes, now_ns: int) -> Plan:

@@ -212,5 +212,5 @@ def test_someone_else_at_it_for_too_long_is_told(
         )  # fmt: skip
     assert ran.returncode == 4
     assert ran.stderr.endswith(
-        b"has been locked for 0.1 s by another autoloadctl publish: end that one, and try again\n"
+        b"has been locked for 0.1 s by another autoloadctl publish: try again, or end that one\n"
     )
