@@ -28,6 +28,7 @@ from autoloadd_client.publishing.watching import (
     note_observation,
     observe,
     read_state,
+    without_farms,
 )
 from autoloadd_client.reaching import find_socket
 from autoloadd_client.shells.errors import BytecodeError
@@ -72,8 +73,11 @@ def run_publish(context: Context) -> int:
     signal.signal(signal.SIGTERM, end_cleanly)
     started = time.monotonic_ns()
     zsh = find_zsh(context.arguments.binary)
-    directories = absolute(context.arguments.fpath or zsh.fpath)
-    place = place_of(find_socket(context.socket_path), zsh.version, directories)
+    socket = find_socket(context.socket_path)
+    directories = absolute(without_farms(socket, context.arguments.fpath or zsh.fpath))
+    if context.arguments.fpath and not any(map(os.path.exists, directories)):
+        raise UsageError("--fpath: none of these is there: give directories from / on")
+    place = place_of(socket, zsh.version, directories)
     if context.arguments.print_dir:
         context.report({"directory": f"{place}/{FARM}"}, f"{place}/{FARM}")
         return FOUND

@@ -16,6 +16,7 @@ from ...e2e.conftest import ctl_environment
 from ...running import wait_until
 from ..slow_tool import UNMEASURED
 from ..zsh.terminal import Terminal
+from .test_command import UNCHANGED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,3 +67,24 @@ def test_who_waits_for_another_publish_is_told(
             terminal.send(f"autoloadctl publish zsh --fpath {farm.directory}\n")
             terminal.read_until(b"another autoloadctl publish is at work: waiting for ")
         assert b"2 functions published" in terminal.read_until(b"farm: ")
+
+
+def test_a_shells_own_fpath_is_the_one_without_the_farm(
+    farm: Farm, environment: dict[str, str], tmp_path: Path
+) -> None:
+    farm.publish()
+    (place,) = farm.run_directory.glob("zsh-*")
+    with Terminal(tmp_path / "rc", start_rc(farm), environment=environment) as terminal:
+        shown = terminal.run("print -rl -- $fpath").split()
+        assert shown == [*map(str, farm.parts), str(farm.directory)]
+        printed = terminal.run("autoloadctl publish zsh --print-dir --fpath $fpath")
+        assert printed.strip() == f"{place}/farm"
+        for options in ("", "--timeout 15", "--dry-run"):
+            said = terminal.run(f"autoloadctl publish {options} zsh --fpath $fpath")
+            assert said.strip() == UNCHANGED.decode().strip()
+        said = terminal.run(f"autoloadctl publish zsh --fpath $fpath[1] {farm.directory}")
+        assert said.strip() == UNCHANGED.decode().strip()
+        assert "all 2 fresh" in terminal.run("autoloadctl warm zsh $fpath")
+        # The farm's link has the same file's size, inode and time, but another path.
+        assert "is used" in terminal.run("autoloadctl why hello --fpath $fpath")
+    assert list(farm.run_directory.glob("zsh-*")) == [place]
