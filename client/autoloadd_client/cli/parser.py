@@ -55,6 +55,9 @@ class Parser(argparse.ArgumentParser):
 
     takes_mixed = False
 
+    _takes_all: str | None = None
+    """An option that is there and takes all that follows it."""
+
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
@@ -63,10 +66,12 @@ class Parser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         # It comes back here twice, for the options and for the operands.
         self.takes_mixed = False
+        self._takes_all = "--fpath" if "--fpath" in (args or ()) else None
         try:
             found, rest = self.parse_known_intermixed_args(_shield(args or ()), namespace)
         finally:
             self.takes_mixed = True
+            self._takes_all = None
         if rest:
             self.error(f"unrecognized arguments: {' '.join(map(_unshield, rest))}")
         for name, value in vars(found).items():
@@ -75,6 +80,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
+        if self._takes_all is not None and "are required" in message:
+            message += f": what stands behind {self._takes_all} is taken for its own: put "
+            message += "them before it"
         self.exit(2, error_line(f"{message} (see `{self.prog} --help`)"))
 
     def _check_value(self, action: argparse.Action, value: object) -> None:

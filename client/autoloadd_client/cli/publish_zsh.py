@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from autoloadd_client.publishing.watching import (
     note_observation,
     observe,
     read_state,
+    without_farms,
 )
 from autoloadd_client.reaching import find_socket
 from autoloadd_client.shells.errors import BytecodeError
@@ -71,8 +73,11 @@ def run_publish(context: Context) -> int:
     signal.signal(signal.SIGTERM, end_cleanly)
     started = time.monotonic_ns()
     zsh = find_zsh(context.arguments.binary)
-    directories = absolute(context.arguments.fpath or zsh.fpath)
-    place = place_of(find_socket(context.socket_path), zsh.version, directories)
+    socket = find_socket(context.socket_path)
+    directories = absolute(without_farms(socket, context.arguments.fpath or zsh.fpath))
+    if context.arguments.fpath and not any(map(os.path.exists, directories)):
+        raise UsageError("--fpath: none of these is there: give directories from / on")
+    place = place_of(socket, zsh.version, directories)
     if context.arguments.print_dir:
         context.report({"directory": f"{place}/{FARM}"}, f"{place}/{FARM}")
         return FOUND
@@ -80,7 +85,7 @@ def run_publish(context: Context) -> int:
     try:
         published = _publish(context, zsh, place, directories)
     except FarmBusyError as exc:
-        message = f"{exc} by another autoloadctl publish: end that one, and try again"
+        message = f"{exc} by another autoloadctl publish: try again, or end that one"
         raise FailedError(REFUSED, message) from exc
     except OSError as exc:
         raise FailedError(USAGE, f"{exc.filename or place}: {exc.strerror}") from exc
@@ -102,7 +107,7 @@ def _publish(context: Context, zsh: Zsh, place: str, directories: list[str]) -> 
     with context.open_cache(zsh.producer, binary_mtime_ns=zsh.mtime_ns) as cache:
         if not dry:
             cache.ping()  # no daemon: no directory for the lock either
-        with nullcontext() if dry else lock(place):
+        with nullcontext() if dry else lock(place, on_wait=_tell_of_wait):
             now_ns = time.time_ns()
             observed = observe(zsh.real, directories, now_ns)
             if read_state(place) == observed:
@@ -117,6 +122,11 @@ def _publish(context: Context, zsh: Zsh, place: str, directories: list[str]) -> 
             published = _collect(cache, zsh, selected, list(found.left_out))
             put_in_place(place, _plan(published, directories, observed, now_ns))
     return published
+
+
+def _tell_of_wait(path: str) -> None:
+    if sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write(f"another autoloadctl publish is at work: waiting for {path}\n")
 
 
 def _plan(published: _Published, directories: list[str], observed: bytes, now_ns: int) -> Plan:

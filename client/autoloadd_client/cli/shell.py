@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .conventions import PROGRAM, UsageError
 from .parser import add_command
 from .statuses import FOUND, MISS
+from .text import make_printable
 
 if TYPE_CHECKING:
     from autoloadd_client.shells.rc_file import RcFile
@@ -29,9 +30,10 @@ _EXAMPLES = """\
 _MORE = """
 
 install adds one line, with the mark `# autoloadd`, to the end of .zshrc (in ZDOTDIR), .bashrc, or
-fish's conf.d/autoloadd.fish, and shows it first. Where the line is there, nothing is done. You may
-move it: it is found wherever it stands. The file as it was is kept beside it. uninstall takes
-exactly that line out; the line by itself does nothing once autoloadd is gone.
+fish's conf.d/autoloadd.fish, and shows it. Where the line is there, nothing is done. You may move
+it: it is found wherever it stands. The file as it was is kept beside it. uninstall takes exactly
+that line out, and names the lines that need autoloadd; the line by itself does nothing once
+autoloadd is gone.
 
 For zsh the plugin is also compiled, beside itself, if that place can be written to: it is read in a
 fifth of the time. Another version of zsh, or of autoloadd, reads it uncompiled until install is run
@@ -84,9 +86,9 @@ def _install(context: Context, file: RcFile) -> int:
     if context.arguments.dry_run or wanted is None:
         done = False
     else:
+        done = file.install()
         if not context.wants_json:
             context.say(f"{file.path}:\n  {line}  # autoloadd")
-        done = file.install()
     compiled = None if context.arguments.dry_run else _compile(file.shell)
     if context.wants_json:
         context.write_json({**_describe(file, changed=done, line=line), "compiled": compiled})
@@ -118,7 +120,22 @@ def _uninstall(context: Context, file: RcFile) -> int:
         context.say(f"{file.path}: it is not there")
     else:
         context.say(f"{file.path}: {'would take out' if dry else 'taken out'}\n  {shown}")
+    for number, use in file.find_uses():
+        text = make_printable(os.fsdecode(use))
+        context.warn(f"{file.path}:{number}: {text}\n  {_instead_of(use, file.shell)}")
     return MISS if line is None else FOUND
+
+
+def _instead_of(use: bytes, shell: str) -> str:
+    """Return what to write for a line that does not work without autoloadd."""
+    word, *words = os.fsdecode(use).split()
+    if word == "autoloadd-complete":
+        return "without autoloadd: leave it out, or write what the tool's manual says"
+    while words and words[0].startswith("-"):
+        del words[: 1 if "=" in words[0] else 2]
+    command = make_printable(" ".join(words))
+    instead = f"{command} | source" if shell == "fish" else f'eval "$({command})"'
+    return f"without autoloadd: {instead}"
 
 
 def _compile(shell: str) -> str | None:
@@ -178,6 +195,11 @@ def _next_step(shell: str) -> str:
         'zsh)"`',
         "bash": 'write `autoloadd-eval starship init bash` behind it for `eval "$(starship init '
         'bash)"`',
-        "fish": "write `autoloadd-eval starship init fish` for `starship init fish | source`",
+        "fish": "write `autoloadd-eval starship init fish` in config.fish for `starship init fish "
+        "| source`",
     }
-    return f"new shells have it. {examples[shell][0].upper()}{examples[shell][1:]}"
+    where = " there" if shell == "fish" else ""
+    return (
+        f"new shells have it. {examples[shell][0].upper()}{examples[shell][1:]}, and{where}\n"
+        "`autoloadd-complete black flask npm pip aws uvicorn` (those that you have) for a fast TAB"
+    )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from autoloadd_client.entry import Entry
+from autoloadd_client.publishing.watching import without_farms
+from autoloadd_client.reaching import find_socket
 from autoloadd_client.shells.zsh import LeftOut, find_functions, find_zsh
 from autoloadd_client.shells.zsh_compile import compile_functions
 
@@ -47,7 +49,8 @@ def run_warm(context: Context) -> int:
     started = time.monotonic_ns()
     directories = _check_directories(context)
     zsh = find_zsh(context.arguments.binary)
-    found = find_functions(directories or zsh.fpath)
+    socket = find_socket(context.socket_path)
+    found = find_functions(without_farms(socket, directories or zsh.fpath))
     outcome = Outcome(left_out=list(found.left_out))
     with context.open_cache(zsh.producer, binary_mtime_ns=zsh.mtime_ns) as cache:
         wanted = ask_what_is_missing(cache, found.functions, zsh)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from autoloadd_client.outputs.comparing import Difference, differences
 from autoloadd_client.outputs.question import UNKEPT, Question, QuestionError, read_age
+from autoloadd_client.publishing.watching import without_farms
+from autoloadd_client.reaching import find_socket
 from autoloadd_client.shells.errors import ShellError
 from autoloadd_client.shells.zsh import find_zsh
 from autoloadd_protocol.producer import TOOL_OUTPUT
@@ -114,7 +116,11 @@ def _judge_function(context: Context, name: str) -> Iterator[_Verdict]:
         zsh = find_zsh(context.arguments.binary)
     except ShellError:
         return
-    path = _find_function(context.arguments.fpath or zsh.fpath, name)
+    fpath: list[str] | None = context.arguments.fpath
+    if fpath and not any(map(os.path.exists, fpath)):
+        raise UsageError("--fpath: none of these directories is there")
+    socket = find_socket(context.socket_path)
+    path = _find_function(without_farms(socket, fpath or zsh.fpath), name)
     with context.open_cache(zsh.producer) as cache:
         entry = cache.get_entry(name)
     if entry is None and path is None:

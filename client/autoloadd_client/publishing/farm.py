@@ -49,11 +49,14 @@ from .watching import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from autoloadd_client.shells.zsh import Function
 
-LOCK_SECONDS = 60.0
+LOCK_SECONDS = 15.0
+"""Longer than a build takes. Nothing is lost: zsh goes on with the sources."""
+
+_PATIENCE_SECONDS = 1.0
 
 MAX_FARMS = 4
 """Of all versions and fpaths: 5 MB each, in memory where the runtime directory is."""
@@ -109,15 +112,27 @@ def time_of_digest(mtimes_ns: Sequence[int], now_ns: int) -> int:
 
 
 @contextmanager
-def lock(place: str, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the lock on all farms beside a place. Raises FarmBusyError after `seconds`, OSError."""
+def lock(
+    place: str,
+    *,
+    seconds: float = LOCK_SECONDS,
+    on_wait: Callable[[str], None] = lambda _path: None,
+) -> Iterator[None]:
+    """Hold the lock on all farms beside a place. Raises FarmBusyError after `seconds`, OSError.
+
+    `on_wait` is called once, with the lock's path, when it has been waited for a second.
+    """
     path = f"{os.path.dirname(place)}/zsh.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + seconds
+        started, told = time.monotonic(), False
         while not _try_lock(descriptor):
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - started
+            if waited > seconds:
                 raise FarmBusyError(f"{path} has been locked for {seconds:g} s")
+            if waited > _PATIENCE_SECONDS and not told:
+                told = True
+                on_wait(path)
             time.sleep(_POLL_SECONDS)
         yield
     finally:

@@ -65,6 +65,18 @@ def absolute(fpath: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(directory for directory in fpath if directory.startswith("/")))
 
 
+def without_farms(socket_path: str, fpath: Iterable[str]) -> list[str]:
+    """Return fpath as it is without the farms that a shell has put into it."""
+    base = os.path.dirname(socket_path)
+    return [directory for directory in fpath if not _is_of_farm(base, directory)]
+
+
+def _is_of_farm(base: str, directory: str) -> bool:
+    place, part = os.path.split(directory.rstrip("/"))
+    above, name = os.path.split(place)
+    return part in PARTS and name.startswith("zsh-") and above == base
+
+
 def read_state(place: str) -> bytes:
     """Return what was observed for what is published at a place; nothing where nothing is."""
     try:
@@ -88,7 +100,8 @@ def find_unchanged(socket_path: str, binary: str, fpath: Iterable[str], now_ns: 
 
     Raises OSError where that cannot be told.
     """
-    observed = observe(binary, absolute(fpath), now_ns)
+    directories = absolute(without_farms(socket_path, fpath))
+    observed = observe(binary, directories, now_ns)
     base = os.path.dirname(socket_path)
     places = (f"{base}/{name}" for name in os.listdir(base) if name.startswith("zsh-"))
     return next((place for place in places if read_state(place) == observed), None)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shlex
 import shutil
 import stat
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import autoloadd_client
 
 from .errors import ShellFailedError, ShellMissingError
-from .rc_line import add_line, find_line, remove_line
+from .rc_line import add_line, ends_in_continuation, find_line, remove_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 BACKUP_SUFFIX = ".before-autoloadd"
 _START_SECONDS = 10.0
 _MARK = "autoloadd-begins-here"
+_USE = re.compile(rb"\s*autoloadd-(?:eval|complete)\s")
 
 SHELLS = ("zsh", "bash", "fish")
 _SOURCES = {
@@ -42,6 +45,7 @@ class RcFile:
     shell: str
     path: str
     command: bytes
+    is_given: bool = True
 
     def read(self) -> bytes | None:
         """Return what is in it; None where there is none. Raises ShellFailedError."""
@@ -67,18 +71,41 @@ class RcFile:
     def preview(self) -> bytes | None:
         """Return what `install` would make of it; None: it is so already."""
         content = self.read()
-        wanted = add_line(content, self.command)
+        if (
+            content is None
+            and self.is_given
+            and not os.path.isdir(os.path.dirname(self.path) or ".")
+        ):
+            directory = os.path.dirname(self.path)
+            raise ShellFailedError(f"{directory}: No such file or directory: {self._by_hand()}")
+        wanted = self._add(content)
         return None if wanted == content else wanted
 
     def install(self) -> bool:
         """Put the line in, or the right one in its place; tell whether it was not there."""
-        return self._change(lambda content: add_line(content, self.command))
+        return self._change(self._add, keep=True)
 
     def uninstall(self) -> bool:
-        """Take the line out; tell whether it was there. Raises ShellFailedError."""
+        """Take the line out; tell whether it was there. Raises ShellFailedError.
+
+        What `install` kept beside it goes, too, where the file is as it was then.
+        """
         return self._change(lambda content: None if content is None else remove_line(content))
 
-    def _change(self, edit: Callable[[bytes | None], bytes | None]) -> bool:
+    def find_uses(self) -> list[tuple[int, bytes]]:
+        """Return the lines, with their numbers, that do not work without autoloadd."""
+        lines = enumerate((self.read() or b"").splitlines(), 1)
+        return [(number, line.strip()) for number, line in lines if _USE.match(line)]
+
+    def _add(self, content: bytes | None) -> bytes:
+        if content and find_line(content) is None and ends_in_continuation(content):
+            message = (
+                f"{self.path} ends in a backslash, so the line would be a part of the last one"
+            )
+            raise ShellFailedError(f"{message}: end that one, and try again")
+        return add_line(content, self.command)
+
+    def _change(self, edit: Callable[[bytes | None], bytes | None], *, keep: bool = False) -> bool:
         try:
             content = self.read()
             if content is None:
@@ -86,16 +113,17 @@ class RcFile:
                 if wanted is not None:
                     self._create(wanted)
                 return wanted is not None
-            return self._rewrite(edit)
+            return self._rewrite(edit, keep=keep)
         except OSError as exc:
             raise self._cannot(exc) from exc
 
     def _create(self, content: bytes) -> None:
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        if not self.is_given:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
         with open(self.path, "xb") as file:
             file.write(content)
 
-    def _rewrite(self, edit: Callable[[bytes | None], bytes | None]) -> bool:
+    def _rewrite(self, edit: Callable[[bytes | None], bytes | None], *, keep: bool) -> bool:
         with open(self.path, "r+b") as file:
             # Two that install at the same time would add two lines.
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -106,11 +134,22 @@ class RcFile:
             if wanted is None:
                 os.unlink(os.path.realpath(self.path))
                 return True
-            shutil.copy2(self.path, self.path + BACKUP_SUFFIX)
+            if keep:
+                shutil.copy2(self.path, self.path + BACKUP_SUFFIX)
             file.seek(0)
             file.write(wanted)
             file.truncate()
+        if not keep:
+            self._remove_backup(wanted)
         return True
+
+    def _remove_backup(self, content: bytes) -> None:
+        backup = self.path + BACKUP_SUFFIX
+        with suppress(OSError):
+            with open(backup, "rb") as file:
+                is_same = file.read() == content
+            if is_same:
+                os.unlink(backup)
 
     def _cannot(self, error: OSError) -> ShellFailedError:
         path = error.filename or self.path
@@ -139,16 +178,16 @@ def rc_file(shell: str, *, path: str | None, environment: Mapping[str, str]) -> 
     if "\n" in source:
         raise ShellFailedError(f"{source!r}: no one line can hold this path")
     found = path if path is not None else _usual_path(shell, environment)
-    return RcFile(shell, os.path.abspath(found), make_command(shell, source))
+    return RcFile(shell, os.path.abspath(found), make_command(shell, source), path is not None)
 
 
 def make_command(shell: str, source: str) -> bytes:
-    """Return the line, without its mark: where the file is gone, it does and says nothing."""
+    """Return the line, without its mark: where the file is gone, it does nothing, with status 0."""
     if shell == "fish":
         quoted = "'" + source.replace("\\", "\\\\").replace("'", "\\'") + "'"
-        return os.fsencode(f"test -r {quoted}; and source {quoted}")
+        return os.fsencode(f"test ! -r {quoted}; or source {quoted}")
     quoted = shlex.quote(source)
-    return os.fsencode(f"[ -r {quoted} ] && . {quoted}")
+    return os.fsencode(f"[ ! -r {quoted} ] || . {quoted}")
 
 
 def _usual_path(shell: str, environment: Mapping[str, str]) -> str:

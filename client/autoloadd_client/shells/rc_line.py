@@ -17,7 +17,9 @@ _ADDED_NEWLINE = b" (+newline)"
 _ADDED_FILE = b" (+file)"
 
 _OURS = re.compile(
-    rb"(?m)^(?:\[ -r .* \] && \. .*|test -r .*; and source .*)  # autoloadd"
+    rb"(?m)^(?:\[ ! -r .* \] \|\| \. .*|test ! -r .*; or source .*"
+    # As they were at first: with status 1 where the file is gone.
+    rb"|\[ -r .* \] && \. .*|test -r .*; and source .*)  # autoloadd"
     rb"(?P<added>| \(\+newline\)| \(\+file\))(?P<end>\r?\n|\Z)"
 )
 
@@ -26,6 +28,13 @@ def find_line(content: bytes) -> bytes | None:
     """Return the line that is there, without its mark and end; None: there is none."""
     found = _OURS.search(content)
     return None if found is None else found[0].partition(b"  " + _MARK)[0]
+
+
+def ends_in_continuation(content: bytes) -> bool:
+    """Tell whether what is written behind everything belongs to the last line: `x \\`."""
+    last = content.removesuffix(b"\n").rpartition(b"\n")[2]
+    backslashes = len(last) - len(last.rstrip(b"\\"))
+    return backslashes % 2 == 1 and not last.lstrip().startswith(b"#")
 
 
 def add_line(content: bytes | None, command: bytes) -> bytes:

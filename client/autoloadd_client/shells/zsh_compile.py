@@ -155,6 +155,8 @@ class _Compiler:
                 stdin=files,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                # `read -d` sets the terminal's modes: in a background job that would stop it.
+                start_new_session=True,
             )
         self.deadline = time.monotonic() + self._file_seconds
 

@@ -137,6 +137,13 @@ def test_the_shell_reads_it_and_a_package_that_is_gone_is_silent(
     gone = path.read_text().replace("autoloadd_client", "gone")
     path.write_text(gone)
     assert run("echo on") == ("on\n", [])
+    # A prompt that shows the status, `set -e`: the line is often the last one.
+    command = "source $argv[1]; echo $status" if name == "fish" else 'source "$1"; echo $?'
+    none = {"zsh": ["-f", "-c"], "bash": ["-c"], "fish": ["-N", "-c"]}[name]
+    zeroth = [] if name == "fish" else [name]
+    words = [name, *none, command, *zeroth, str(path)]
+    bare = subprocess.run(words, capture_output=True, check=False)
+    assert (bare.stdout, bare.stderr) == (b"0\n", b"")
 
 
 def test_a_dry_run_changes_nothing(shell: Shell, tmp_path: Path) -> None:
@@ -172,8 +179,10 @@ def test_mode_links_and_inode_stay(shell: Shell, tmp_path: Path) -> None:
             before.st_uid,
             before.st_ino,
         )
+        backup = tmp_path / f".bashrc{BACKUP}"
+        assert backup.exists() == (action == "install")
+        assert action != "install" or stat.S_IMODE(backup.stat().st_mode) == 0o640
     assert other.read_text() == "x=1\n"
-    assert stat.S_IMODE((tmp_path / f".bashrc{BACKUP}").stat().st_mode) == 0o640
 
 
 def test_zsh_says_itself_where_its_file_is(shell: Shell, tmp_path: Path) -> None:
@@ -304,7 +313,7 @@ def test_two_at_once_add_one_line(environment: dict[str, str], tmp_path: Path) -
 
 def test_what_cannot_be_done_is_refused_with_the_reason(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / ".bashrc"
-    by_hand = "give another file with --rc FILE, or write this line yourself: [ -r "
+    by_hand = "give another file with --rc FILE, or write this line yourself: [ ! -r "
     path.mkdir()
     assert f"{path} is no regular file: {by_hand}" in shell("install", "bash", status=2).stderr
     path.rmdir()
@@ -366,3 +375,69 @@ def test_once_is_enough_also_for_two_that_both_saw_it_missing(tmp_path: Path) ->
     assert not file.uninstall()
     assert [file.install(), file.install()] == [True, False]
     assert [file.uninstall(), file.uninstall()] == [True, False]
+
+
+def test_what_needs_autoloadd_is_named_when_it_goes(shell: Shell, tmp_path: Path) -> None:
+    for name, instead in (("bash", 'eval "$(starship init)"'), ("fish", "starship init | source")):
+        path = tmp_path / f"rc.{name}"
+        shell("install", name, "--rc", str(path))
+        with path.open("a") as file:
+            file.write("  autoloadd-eval --max-age 7d --env=X starship init\nx=1\n")
+            file.write("autoloadd-complete black\n# autoloadd-eval x\n")
+        assert shell("uninstall", name, "--rc", str(path)).stderr == (
+            f"{path}:1: autoloadd-eval --max-age 7d --env=X starship init\n"
+            f"  without autoloadd: {instead}\n"
+            f"{path}:3: autoloadd-complete black\n"
+            "  without autoloadd: leave it out, or write what the tool's manual says\n"
+        )
+
+
+def test_a_backup_goes_where_the_file_is_as_it_was(tmp_path: Path) -> None:
+    path, backup = tmp_path / "rc", tmp_path / f"rc{BACKUP}"
+    file = rc_file("bash", path=str(path), environment={})
+    path.write_text("x=1\n")
+    assert file.install()
+    assert file.uninstall()
+    assert [each.name for each in tmp_path.iterdir()] == ["rc"]
+    assert file.install()
+    path.write_bytes(path.read_bytes() + b"y=2\n")
+    assert file.uninstall()
+    assert (path.read_text(), backup.read_text()) == ("x=1\ny=2\n", "x=1\n")
+
+
+def test_no_directory_is_made_for_a_given_file(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "typo" / "rc"
+    for options in ([], ["--dry-run"]):
+        ran = shell("install", "bash", "--rc", str(path), *options, status=2)
+        assert ran.stdout == ""
+        assert f"{path.parent}: No such file or directory: give another file" in ran.stderr
+    assert not path.parent.exists()
+
+
+def test_a_refused_install_prints_nothing_first(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "rc"
+    path.write_text("x=1\n")
+    # Root may write everywhere, but puts no file in a directory's place.
+    Path(f"{path}{BACKUP}").mkdir()
+    (Path(f"{path}{BACKUP}") / "rc").mkdir()
+    ran = shell("install", "bash", "--rc", str(path), status=2)
+    assert ran.stdout == ""
+    assert path.read_text() == "x=1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "is_refused"),
+    [("x=1 \\", True), ("x=1 \\\n", True), ("x=1 \\\\\n", False), ("# x \\\n", False)],
+)
+def test_a_last_line_that_goes_on_is_refused(
+    content: str, *, is_refused: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "rc"
+    path.write_text(content)
+    file = rc_file("bash", path=str(path), environment={})
+    if is_refused:
+        with pytest.raises(ShellFailedError, match="ends in a backslash"):
+            file.install()
+        assert path.read_text() == content
+    else:
+        assert file.install()

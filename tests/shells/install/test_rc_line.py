@@ -53,3 +53,13 @@ def test_what_only_looks_like_it_is_no_line_of_ours() -> None:
 @pytest.mark.parametrize("path", ["/a b/x", "/it's/x", '/"$HOME"/x', "/back\\slash/x", "/ä/x"])
 def test_every_path_is_one_word(path: str) -> None:
     assert find_line(add_line(None, make_command("bash", path))) == make_command("bash", path)
+
+
+@pytest.mark.parametrize(
+    "old", [b"[ -r /old/x ] && . /old/x", b"test -r '/old/x'; and source '/old/x'"]
+)
+def test_the_line_as_it_was_at_first_is_found_too(old: bytes) -> None:
+    content = b"x\n" + old + b"  # autoloadd\ny\n"
+    assert find_line(content) == old
+    assert remove_line(content) == b"x\ny\n"
+    assert add_line(content, LINE) == b"x\n" + LINE + b"  # autoloadd\ny\n"

@@ -212,5 +212,19 @@ def test_someone_else_at_it_for_too_long_is_told(
         )  # fmt: skip
     assert ran.returncode == 4
     assert ran.stderr.endswith(
-        b"has been locked for 0.1 s by another autoloadctl publish: end that one, and try again\n"
+        b"has been locked for 0.1 s by another autoloadctl publish: try again, or end that one\n"
     )
+
+
+@pytest.mark.parametrize("command", ["publish", "why"])
+def test_an_fpath_without_any_directory_is_refused(farm: Farm, command: str) -> None:
+    ran = farm.ctl(command, "zsh", "--fpath", "/none", "/nor/this")
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert b"--fpath: none of these " in ran.stderr
+    assert not list(farm.run_directory.glob("zsh-*"))
+
+
+def test_what_fpath_has_swallowed_is_told(farm: Farm) -> None:
+    ran = farm.ctl("publish", "--fpath", farm.directory, "zsh")
+    assert ran.returncode == 2
+    assert b"required: zsh: what stands behind --fpath is taken for its own" in ran.stderr
