@@ -36,11 +36,9 @@ declare -gA _autoloadd_original
 
 # Where a directory of PATH has the program $1: in REPLY. Fails where none has.
 _autoloadd_search() {
-  local directory
-  local -a directories
-  IFS=: read -rd '' -a directories <<<"$PATH:" || :
-  for directory in "${directories[@]}"; do
-    directory=${directory%$'\n'}
+  local directory rest=$PATH:
+  while [[ -n $rest ]]; do
+    directory=${rest%%:*} rest=${rest#*:}
     REPLY=${directory:-.}/$1
     [[ -f $REPLY && -x $REPLY ]] && return 0
   done
@@ -52,7 +50,8 @@ _autoloadd_search() {
 _autoloadd_find_client() {
   local REPLY line=
   _autoloadd_client=()
-  _autoloadd_search autoloadctl || return 0
+  # Never one of the directory where we happen to stand.
+  _autoloadd_search autoloadctl && [[ $REPLY == /* ]] || return 0
   { IFS= read -r line <"$REPLY"; } 2>/dev/null || :
   if [[ $line != '#!'/*python* || $line == *' '* ]]; then
     _autoloadd_client=("$REPLY")
@@ -210,6 +209,9 @@ _autoloadd_instead() {
 _autoloadd_ask() {
   local REPLY=$1 status=0 file
   local -a options=(--env PYTHONPATH) words=("${@:2}")
+  # In a subshell, as always here: a pattern that matches nothing must not end it.
+  shopt -u failglob
+  set +f
   [[ ${1##*/} == pip* ]] && status=1
   # A Python program that gets more packages does more.
   if [[ $1 == */* ]] || _autoloadd_search "$1"; then
@@ -259,6 +261,7 @@ _autoloadd_is_safe() {
       for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do [[ $word != -* ]] || return 1; done ;;
     flask)
       # Else: an application that is named elsewhere.
+      local IFS=' '
       [[ -z ${FLASK_APP-} && " ${COMP_WORDS[*]} " != *' '-[Ae]* &&
         " ${COMP_WORDS[*]} " != *' --'@(app|env)* ]] && ! _autoloadd_has_dotenv_above ;;
   esac

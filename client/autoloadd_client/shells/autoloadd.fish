@@ -12,6 +12,8 @@
 function __autoloadd_find_client --argument-names package
     set -g __autoloadd_client
     set -l program (command -s autoloadctl)
+    # Never one of the directory where we happen to stand.
+    string match -q '/*' -- $program
     or return 0
     set -l line
     read line <$program 2>/dev/null

@@ -178,6 +178,36 @@ def test_without_a_cache_it_is_eval(
         assert out.strip().isdigit()
 
 
+def test_no_client_of_the_directory_where_we_stand(
+    tool: Tool, daemon: Daemon, environment: dict[str, str]
+) -> None:
+    evil = Path(environment["HOME"]) / "autoloadctl"
+    evil.write_text("#!/bin/sh\necho FOO=evil\n")
+    evil.chmod(0o755)
+    tool.write("echo FOO=slow")
+    for path in (f".:{tool.directory}", f":{tool.directory}", f"{tool.directory}:"):
+        given = {**environment, "PATH": f"{path}:/usr/bin:/bin"}
+        assert run(f"{SOURCE}\nautoloadd-eval slow; echo $FOO", given) == (0, "slow\n", "")
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize("mode", ["shopt -s failglob", "set -f", "shopt -s nullglob", "IFS=:"])
+def test_options_of_the_user_do_not_end_a_completion(
+    environment: dict[str, str], tool: Tool, mode: str
+) -> None:
+    tool.write("echo album")
+    lines = f"""
+        _slow() {{ COMPREPLY=($(env A=1 "$1" names)); }}
+        complete -F _slow slow; {SOURCE}; autoloadd-complete slow
+        {mode}
+        COMP_WORDS=(slow al) COMP_CWORD=1
+        _autoloadd_tab slow al slow; _autoloadd_tab slow al slow; echo "${{COMPREPLY[*]}}"
+        COMP_WORDS=(flask -A other ro); _autoloadd_is_safe flask || echo unsafe
+        """
+    assert run(lines, environment) == (0, "album\nunsafe\n", "")
+    assert tool.runs == 1
+
+
 @pytest.mark.parametrize("mode", ["-eu", "-o posix", "-r", "-eT", "-o nounset"])
 def test_modes_of_bash(tool: Tool, daemon: Daemon, environment: dict[str, str], mode: str) -> None:
     tool.write("printf 'FOO=slow\n'")

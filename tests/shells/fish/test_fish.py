@@ -176,6 +176,16 @@ def test_without_a_cache_it_is_source(
         assert (outcome, tool.runs) == ((0, "slow\n", ""), times)
 
 
+def test_no_client_of_the_directory_where_we_stand(
+    tool: Tool, daemon: Daemon, environment: dict[str, str]
+) -> None:
+    evil = Path(environment["HOME"]) / "work" / "autoloadctl"
+    evil.write_text("#!/bin/sh\necho set FOO evil\n")
+    evil.chmod(0o755)
+    given = {**environment, "PATH": f".:{tool.directory}:/usr/bin:/bin"}
+    assert run(f"{SOURCE}\nautoloadd-eval slow; echo $FOO", given) == (0, "slow\n", "")
+
+
 @pytest.mark.usefixtures("daemon")
 def test_completions_are_the_same(environment: dict[str, str], completions: str) -> None:
     script = "\n".join(complete(line) for line in LINES)
