@@ -1,9 +1,10 @@
 """What is asked when a shell wants a tool's output: the entry's name, and its fingerprint.
 
 name         KIND NUL SHELL/VERSION NUL WORD NUL WORD ...
-fingerprint  the program's canonical text, then `NAME=value NUL` for each variable (`NAME NUL` where
-             it is not set), then each file's canonical text (`path NUL NUL NUL NUL` where there is
-             none)
+fingerprint  the program's canonical text, `PATH NUL` where it was found at another path than its
+             real one (absolute, links not followed), then `NAME=value NUL` for each variable
+             (`NAME NUL` where it is not set), then each file's canonical text (`path NUL NUL NUL
+             NUL` where there is none)
 
 The zsh plugin makes the same of the same question. A shell waits for this: nothing heavy is loaded.
 """
@@ -67,6 +68,10 @@ class Question:
         Raises OSError where the program is gone.
         """
         texts = [fingerprint_file(program)]
+        # A program may do something else for each of its names.
+        found = os.path.abspath(program)
+        if found != os.path.realpath(program):
+            texts.append(os.fsencode(found) + b"\0")
         for variable in self.variables:
             value = environment.get(variable)
             text = variable if value is None else f"{variable}={value}"
@@ -87,16 +92,22 @@ class Question:
             path = tool if _is_program(tool) else None
         else:
             path = _search(tool, environment.get("PATH", os.defpath))
-        return None if path is None or "/shims/" in path else path
+        if path is None or _is_shim(os.path.abspath(path)) or _is_shim(os.path.realpath(path)):
+            return None
+        return path
 
     @property
     def tool(self) -> str:
-        """The word that names the program; empty where there is none."""
-        words = self.words
-        if words[:1] != ["env"]:
-            return words[0] if words else ""
-        rest = (word for word in words[1:] if "=" not in word)
-        return next(rest, "")
+        """The word that names the program; empty where there is none, or `env` decides which."""
+        if not self.words or not _is_env(self.words[0]):
+            return self.words[0] if self.words else ""
+        for word in self.words[1:]:
+            name, equals, _ = word.partition("=")
+            if not equals:
+                return "" if word.startswith("-") or _is_env(word) else word
+            if name == "PATH" or not (name.isascii() and name.isidentifier()):
+                return ""
+        return ""
 
 
 def read_question(arguments: Sequence[str]) -> Question:
@@ -153,6 +164,14 @@ def _set_option(question: Question, option: str, value: str) -> None:
 def _search(tool: str, path: str) -> str | None:
     candidates = (f"{directory or '.'}/{tool}" for directory in path.split(":"))
     return next(filter(_is_program, candidates), None)
+
+
+def _is_env(word: str) -> bool:
+    return os.path.basename(word) == "env"
+
+
+def _is_shim(path: str) -> bool:
+    return "/shims/" in path
 
 
 def _is_program(path: str) -> bool:
