@@ -26,7 +26,8 @@ COMPLETE = "complete"
 UNKEPT = "unkept"
 """An entry `unkept NUL NAME` says that the last run for NAME failed, or wrote to stderr."""
 
-_OPTIONS = ("--max-age", "--env", "--file", "--shell", "--kind", "--status", "--pid")
+_OPTIONS = ("--max-age", "--env", "--file", "--shell", "--kind", "--status", "--pid", "--packages")
+_PACKAGES = ("site", "dist")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -41,7 +42,10 @@ class Question:
     any. `status` is the exit status of a run that may be kept. `asker` is the shell's process id.
     """
 
-    __slots__ = ("asker", "files", "kind", "max_age", "shell", "status", "variables", "words")
+    __slots__ = (
+        "asker", "files", "has_packages", "kind", "max_age", "shell", "status", "variables",
+        "words",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.kind = EVAL
@@ -50,6 +54,7 @@ class Question:
         self.max_age: int | None = None
         self.variables: list[str] = []
         self.files: list[str] = []
+        self.has_packages = False
         self.status = 0
         self.asker = os.getppid()
 
@@ -77,6 +82,8 @@ class Question:
             text = variable if value is None else f"{variable}={value}"
             texts.append(os.fsencode(text) + b"\0")
         texts += map(_describe_file, self.files)
+        if self.has_packages:
+            texts += map(_describe_file, _find_packages(program))
         fingerprint = b"".join(texts)
         return fingerprint if len(fingerprint) <= FINGERPRINT_BYTES else None
 
@@ -155,6 +162,8 @@ def _set_option(question: Question, option: str, value: str) -> None:
             question.kind = value
         case "--status" if value.isascii() and value.isdigit():
             question.status = int(value)
+        case "--packages" if value == "python":
+            question.has_packages = True
         case "--pid" if value.isascii() and value.isdigit():
             question.asker = int(value)
         case _:
@@ -164,6 +173,17 @@ def _set_option(question: Question, option: str, value: str) -> None:
 def _search(tool: str, path: str) -> str | None:
     candidates = (f"{directory or '.'}/{tool}" for directory in path.split(":"))
     return next(filter(_is_program, candidates), None)
+
+
+def _find_packages(program: str) -> list[str]:
+    """Return where the Python of a program finds its packages, as venvs and systems have it."""
+    base = os.path.dirname(os.path.dirname(os.path.realpath(program))) + "/lib"
+    try:
+        versions = sorted(name for name in os.listdir(base) if name.startswith("python3"))
+    except OSError:
+        return []
+    places = (f"{base}/{version}/{kind}-packages" for version in versions for kind in _PACKAGES)
+    return list(filter(os.path.isdir, places))
 
 
 def _is_env(word: str) -> bool:

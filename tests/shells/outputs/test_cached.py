@@ -545,6 +545,23 @@ def test_a_run_that_is_kept_takes_the_mark_away(cached: Cached, tool: Tool, daem
     assert kinds == [["unkept"], ["eval"]]
 
 
+def test_packages_beside_the_real_tool(
+    cached: Cached, tool: Tool, daemon: Daemon, tmp_path: Path
+) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "linked").symlink_to(tool.path)
+    runs = []
+    for kind in ("site", "dist"):
+        packages = tmp_path / "lib" / "python3.11" / f"{kind}-packages"
+        packages.mkdir(parents=True)
+        for package in ("one", "two"):
+            (packages / package).mkdir()
+            for _ in range(2):
+                cached("--packages", "python", str(tmp_path / "links" / "linked"))
+            runs.append(tool.runs)
+    assert runs == [1, 2, 3, 4]
+
+
 def test_help_teaches(cached: Cached) -> None:
     ran = cached("--help")
     assert ran.returncode == 0
