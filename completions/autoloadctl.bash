@@ -89,7 +89,7 @@ _autoloadctl() {
           fi
           ;;
         --socket=* | --producer=*) given+=("$word") ;;
-        --timeout | --binary | --mtime | --fingerprint-file | --sync | --layout | --max-age | --env | --file | --shell | --kind | --status | --pid | --rc | --cache-dir) ((++i < last)) || option=$word ;;
+        --timeout | --binary | --mtime | --fingerprint-file | --sync | --layout | --max-age | --env | --file | --packages | --shell | --kind | --status | --pid | --rc | --cache-dir) ((++i < last)) || option=$word ;;
       esac
     elif [[ -n $many ]]; then
       :
@@ -139,6 +139,10 @@ _autoloadctl() {
       _autoloadctl_words $(compgen -e)
       return
       ;;
+    --packages)
+      _autoloadctl_words python
+      return
+      ;;
     --kind)
       _autoloadctl_words eval complete
       return
@@ -164,7 +168,7 @@ _autoloadctl() {
       import:*) _autoloadctl_words -h --help --socket --timeout --json --dry-run --sync ;;
       export:*) _autoloadctl_words -h --help --socket --timeout --json --producer --binary --mtime --layout ;;
       publish:*) _autoloadctl_words -h --help --socket --timeout --json --producer --binary --mtime --fpath --print-dir --dry-run ;;
-      cached:0) _autoloadctl_words -h --help --socket --timeout --json --max-age --env --file --shell --kind --status --pid ;;
+      cached:0) _autoloadctl_words -h --help --socket --timeout --json --max-age --env --file --packages --shell --kind --status --pid ;;
       shell:*) _autoloadctl_words -h --help --socket --timeout --json --rc --dry-run ;;
       why:*) _autoloadctl_words -h --help --socket --timeout --json --max-age --fpath ;;
       status:*) _autoloadctl_words -h --help --socket --timeout --json ;;

@@ -20,7 +20,7 @@ function __autoloadctl_place
                     set plain 1
                 case --fpath
                     set many $word
-                case --socket --timeout --producer --binary --mtime --fingerprint-file --sync --layout --max-age --env --file --shell --kind --status --pid --rc --cache-dir
+                case --socket --timeout --producer --binary --mtime --fingerprint-file --sync --layout --max-age --env --file --packages --shell --kind --status --pid --rc --cache-dir
                     set i (math $i + 1)
             end
         else if set -q many[1]
@@ -144,6 +144,7 @@ complete -c autoloadctl -n '__autoloadctl_at "publish:*"' -l dry-run -d 'say wha
 complete -c autoloadctl -n '__autoloadctl_at "cached:0"' -l max-age -x -d 'run it again after 90, 15m, 12h, 7d'
 complete -c autoloadctl -n '__autoloadctl_at "cached:0"' -l env -x -a '(set -nx)' -d 'run it again when this variable differs; may be repeated'
 complete -c autoloadctl -n '__autoloadctl_at "cached:0"' -l file -r -F -d 'run it again when this file differs; may be repeated'
+complete -c autoloadctl -n '__autoloadctl_at "cached:0"' -l packages -x -a 'python' -d 'run it again when a Python package comes or goes beside the tool'
 complete -c autoloadctl -n '__autoloadctl_at "cached:0"' -l shell -x -d 'who asks: it is a part of the key'
 complete -c autoloadctl -n '__autoloadctl_at "cached:0"' -l kind -x -a 'eval complete' -d 'what for (default: eval)'
 complete -c autoloadctl -n '__autoloadctl_at "cached:0"' -l status -x -d 'the status of a good run (default: 0)'

@@ -65,6 +65,11 @@ def add_commands(subparsers: Subparsers) -> None:
     cached.add_argument(
         "--file", metavar="PATH", help="run it again when this file differs; may be repeated"
     )
+    cached.add_argument(
+        "--packages",
+        choices=("python",),
+        help="run it again when a Python package comes or goes beside the tool",
+    )
     cached.add_argument("--shell", metavar="NAME/VERSION", help="who asks: it is a part of the key")
     cached.add_argument("--kind", choices=("eval", "complete"), help="what for (default: eval)")
     cached.add_argument("--status", metavar="N", help="the status of a good run (default: 0)")

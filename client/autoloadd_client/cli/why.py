@@ -175,12 +175,15 @@ def _is_meant(question: Question, words: list[str]) -> bool:
 def _judge_output(entry: Entry, question: Question) -> list[Difference]:
     if entry.fingerprint is None:
         return []
-    return _compare(entry.fingerprint, question.find_program(os.environ))
+    path = question.find_program(os.environ)
+    return _compare(entry.fingerprint, path, found_as=path)
 
 
-def _compare(fingerprint: bytes, path: str | None) -> list[Difference]:
+def _compare(
+    fingerprint: bytes, path: str | None, *, found_as: str | None = None
+) -> list[Difference]:
     try:
-        return differences(fingerprint, os.environ, program=path)
+        return differences(fingerprint, os.environ, program=path, found_as=found_as)
     except ValueError:
         # Another client's, of a form of its own.
         return [Difference("fingerprint", "fingerprint", repr(fingerprint), None)]

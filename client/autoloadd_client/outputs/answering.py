@@ -47,6 +47,7 @@ class Asked:
         self._unkept = f"{UNKEPT}\0{self._name}"
         self._fingerprint = self._read_fingerprint()
         self._path = ""
+        self._is_marked = False
         self.blob: bytes | None = None
         if self._name and self._fingerprint is not None:
             self._ask(socket)
@@ -64,12 +65,15 @@ class Asked:
         from .running import Ran, run_tool  # noqa: PLC0415  a hit does without
 
         got = self._take_lease()
+        if isinstance(got, Entry) and got.fingerprint != self._fingerprint:
+            got = None
         if isinstance(got, Entry):
             return Ran(got.blob, self._question.status, is_silent=True)
         if got is not None and self._was_unkept():
             # All who wait for this run would make theirs one after the other.
             got.release()
             got = None
+            self._is_marked = True
         try:
             ran = run_tool(self._question.words)
             if self._may_keep(ran):
@@ -98,11 +102,12 @@ class Asked:
 
     def _get(self, cache: Cache) -> bytes | None:
         max_age = self._question.max_age
-        if max_age is None:
-            return cache.get(self._name, fingerprint=self._fingerprint)
         entry = cache.get_entry(self._name, fingerprint=self._fingerprint)
-        if entry is None or _is_young(entry, max_age):
-            return None if entry is None else entry.blob
+        # What is printed is evaluated: what it was made from is looked at here, too.
+        if entry is None or entry.fingerprint != self._fingerprint:
+            return None
+        if max_age is None or _is_young(entry, max_age):
+            return entry.blob
         # The daemon knows fingerprints, but no ages: with this one it would not give the lease.
         cache.delete([self._name])
         return None
@@ -150,8 +155,11 @@ class Asked:
         try:
             if lease is not None:
                 lease.fill(output)
-            else:
-                self._open().put(self._name, output, fingerprint=self._fingerprint)
+                return
+            with self._open() as cache:
+                cache.put(self._name, output, fingerprint=self._fingerprint)
+                if self._is_marked:
+                    cache.delete([self._unkept])
         except CacheError:
             return  # the shell has its output all the same
 

@@ -2,7 +2,8 @@
 
 A fingerprint is opaque to the daemon. To a client it is a row of texts, `path NUL size NUL inode
 NUL mtime_ns NUL` for a file (`path NUL NUL NUL NUL` where there was none) and `NAME=value NUL` or
-`NAME NUL` for a variable.
+`NAME NUL` for a variable. A path alone, behind the first file, is where that was found, if that is
+not its real path.
 """
 
 from __future__ import annotations
@@ -32,15 +33,25 @@ class Difference:
 
 
 def differences(
-    fingerprint: bytes, environment: Mapping[str, str], *, program: str | None = None
+    fingerprint: bytes,
+    environment: Mapping[str, str],
+    *,
+    program: str | None = None,
+    found_as: str | None = None,
 ) -> list[Difference]:
     """Return what differs between a stored fingerprint and the files and variables of now.
 
-    `program` is the file that is meant now by the first one; None: the same path. Raises ValueError
-    for what is no such fingerprint.
+    `program` is the file that is meant now by the first one; None: the same path. `found_as` is
+    where it is found now, in fingerprints that tell it. Raises ValueError for what is no such
+    fingerprint.
     """
     found: list[Difference] = []
-    for number, item in enumerate(_split(fingerprint)):
+    items = list(_split(fingerprint))
+    if found_as is not None and items:
+        found += _compare_place(items, os.path.abspath(found_as))
+    for number, item in enumerate(items):
+        if isinstance(item, str) and item.startswith("/"):
+            continue
         if isinstance(item, str):
             found += _compare_variable(item, environment)
         else:
@@ -93,6 +104,17 @@ def _compare_file(stored: list[str], meant: str | None) -> Iterator[Difference]:
     for part, was, value in zip(_NUMBERS, stored[1:], now, strict=True):
         if was != str(value):
             yield Difference(path, part, was, str(value))
+
+
+def _compare_place(items: list[str | list[str]], now: str) -> Iterator[Difference]:
+    """Compare where the program was found; another program is told of elsewhere."""
+    first, *rest = items
+    real = os.path.realpath(now)
+    if isinstance(first, str) or first[0] != real:
+        return
+    told = rest[0] if rest and isinstance(rest[0], str) and rest[0].startswith("/") else real
+    if told != now:
+        yield Difference(str(told), "path", str(told), now)
 
 
 def _compare_variable(text: str, environment: Mapping[str, str]) -> Iterator[Difference]:

@@ -1,9 +1,10 @@
 """What is asked when a shell wants a tool's output: the entry's name, and its fingerprint.
 
 name         KIND NUL SHELL/VERSION NUL WORD NUL WORD ...
-fingerprint  the program's canonical text, then `NAME=value NUL` for each variable (`NAME NUL` where
-             it is not set), then each file's canonical text (`path NUL NUL NUL NUL` where there is
-             none)
+fingerprint  the program's canonical text, `PATH NUL` where it was found at another path than its
+             real one (absolute, links not followed), then `NAME=value NUL` for each variable
+             (`NAME NUL` where it is not set), then each file's canonical text (`path NUL NUL NUL
+             NUL` where there is none)
 
 The zsh plugin makes the same of the same question. A shell waits for this: nothing heavy is loaded.
 """
@@ -25,7 +26,8 @@ COMPLETE = "complete"
 UNKEPT = "unkept"
 """An entry `unkept NUL NAME` says that the last run for NAME failed, or wrote to stderr."""
 
-_OPTIONS = ("--max-age", "--env", "--file", "--shell", "--kind", "--status", "--pid")
+_OPTIONS = ("--max-age", "--env", "--file", "--shell", "--kind", "--status", "--pid", "--packages")
+_PACKAGES = ("site", "dist")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -40,7 +42,10 @@ class Question:
     any. `status` is the exit status of a run that may be kept. `asker` is the shell's process id.
     """
 
-    __slots__ = ("asker", "files", "kind", "max_age", "shell", "status", "variables", "words")
+    __slots__ = (
+        "asker", "files", "has_packages", "kind", "max_age", "shell", "status", "variables",
+        "words",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.kind = EVAL
@@ -49,6 +54,7 @@ class Question:
         self.max_age: int | None = None
         self.variables: list[str] = []
         self.files: list[str] = []
+        self.has_packages = False
         self.status = 0
         self.asker = os.getppid()
 
@@ -67,11 +73,17 @@ class Question:
         Raises OSError where the program is gone.
         """
         texts = [fingerprint_file(program)]
+        # A program may do something else for each of its names.
+        found = os.path.abspath(program)
+        if found != os.path.realpath(program):
+            texts.append(os.fsencode(found) + b"\0")
         for variable in self.variables:
             value = environment.get(variable)
             text = variable if value is None else f"{variable}={value}"
             texts.append(os.fsencode(text) + b"\0")
         texts += map(_describe_file, self.files)
+        if self.has_packages:
+            texts += map(_describe_file, _find_packages(program))
         fingerprint = b"".join(texts)
         return fingerprint if len(fingerprint) <= FINGERPRINT_BYTES else None
 
@@ -87,16 +99,22 @@ class Question:
             path = tool if _is_program(tool) else None
         else:
             path = _search(tool, environment.get("PATH", os.defpath))
-        return None if path is None or "/shims/" in path else path
+        if path is None or _is_shim(os.path.abspath(path)) or _is_shim(os.path.realpath(path)):
+            return None
+        return path
 
     @property
     def tool(self) -> str:
-        """The word that names the program; empty where there is none."""
-        words = self.words
-        if words[:1] != ["env"]:
-            return words[0] if words else ""
-        rest = (word for word in words[1:] if "=" not in word)
-        return next(rest, "")
+        """The word that names the program; empty where there is none, or `env` decides which."""
+        if not self.words or not _is_env(self.words[0]):
+            return self.words[0] if self.words else ""
+        for word in self.words[1:]:
+            name, equals, _ = word.partition("=")
+            if not equals:
+                return "" if word.startswith("-") or _is_env(word) else word
+            if name == "PATH" or not (name.isascii() and name.isidentifier()):
+                return ""
+        return ""
 
 
 def read_question(arguments: Sequence[str]) -> Question:
@@ -144,6 +162,8 @@ def _set_option(question: Question, option: str, value: str) -> None:
             question.kind = value
         case "--status" if value.isascii() and value.isdigit():
             question.status = int(value)
+        case "--packages" if value == "python":
+            question.has_packages = True
         case "--pid" if value.isascii() and value.isdigit():
             question.asker = int(value)
         case _:
@@ -153,6 +173,25 @@ def _set_option(question: Question, option: str, value: str) -> None:
 def _search(tool: str, path: str) -> str | None:
     candidates = (f"{directory or '.'}/{tool}" for directory in path.split(":"))
     return next(filter(_is_program, candidates), None)
+
+
+def _find_packages(program: str) -> list[str]:
+    """Return where the Python of a program finds its packages, as venvs and systems have it."""
+    base = os.path.dirname(os.path.dirname(os.path.realpath(program))) + "/lib"
+    try:
+        versions = sorted(name for name in os.listdir(base) if name.startswith("python3"))
+    except OSError:
+        return []
+    places = (f"{base}/{version}/{kind}-packages" for version in versions for kind in _PACKAGES)
+    return list(filter(os.path.isdir, places))
+
+
+def _is_env(word: str) -> bool:
+    return os.path.basename(word) == "env"
+
+
+def _is_shim(path: str) -> bool:
+    return "/shims/" in path
 
 
 def _is_program(path: str) -> bool:

@@ -16,6 +16,7 @@ if [[ ${1-} == :autoloadd-eval: ]]; then
   shift
   # The text has the positional parameters of no one else.
   eval "shift $#; $(_autoloadd_output "$@")"
+  _autoloadd_rewrap "$?" || return
   return
 fi
 
@@ -36,11 +37,9 @@ declare -gA _autoloadd_original
 
 # Where a directory of PATH has the program $1: in REPLY. Fails where none has.
 _autoloadd_search() {
-  local directory
-  local -a directories
-  IFS=: read -rd '' -a directories <<<"$PATH:" || :
-  for directory in "${directories[@]}"; do
-    directory=${directory%$'\n'}
+  local directory rest=$PATH:
+  while [[ -n $rest ]]; do
+    directory=${rest%%:*} rest=${rest#*:}
     REPLY=${directory:-.}/$1
     [[ -f $REPLY && -x $REPLY ]] && return 0
   done
@@ -52,7 +51,8 @@ _autoloadd_search() {
 _autoloadd_find_client() {
   local REPLY line=
   _autoloadd_client=()
-  _autoloadd_search autoloadctl || return 0
+  # Never one of the directory where we happen to stand.
+  _autoloadd_search autoloadctl && [[ $REPLY == /* ]] || return 0
   { IFS= read -r line <"$REPLY"; } 2>/dev/null || :
   if [[ $line != '#!'/*python* || $line == *' '* ]]; then
     _autoloadd_client=("$REPLY")
@@ -85,6 +85,7 @@ _autoloadd_is_there() {
 
 # Print what TOOL ARGS... prints. To be run in a subshell, which becomes the client.
 _autoloadd_output() {
+  local usage form='^--(max-age=[0-9]+[smhd]?|env=[[:alpha:]_][[:alnum:]_]*)$'
   local -a options=()
   while [[ ${1-} == -* ]]; do
     case $1 in
@@ -93,11 +94,18 @@ _autoloadd_output() {
       --max-age|--env) options+=("$1=${2-}"); shift; [[ $# == 0 ]] || shift ;;
       *) break ;;
     esac
+    [[ ${options[-1]} =~ $form ]] || break
   done
-  if [[ ${1--} == -* ]]; then
-    printf '%s\n' 'usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...' \
-      'Does what eval "$(TOOL ARGS...)" does, with the output of TOOL from the cache.' >&2
-    [[ ${1-} == --help ]] || printf 'return 2'
+  if [[ ${1--} == -* || -n ${options[*]} && ! ${options[-1]} =~ $form ]]; then
+    usage='usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...
+
+Does what eval "$(TOOL ARGS...)" does, with the output of TOOL from the cache.
+  --max-age AGE   run TOOL again after this time: 90 or 90s, 15m, 12h, 7d
+  --env NAME      run TOOL again when this variable changed, too'
+    case ${1-} in
+      -h|--help) printf 'printf "%%s\\n" %s' "${usage@Q}" ;;
+      *) printf '%s\n' "$usage" >&2; printf 'return 2' ;;
+    esac
   elif _autoloadd_is_there && ! _autoloadd_is_shells_own "$1"; then
     exec "${_autoloadd_client[@]}" cached --pid "$$" --shell "bash/${BASH_VERSION%%[!0-9.]*}" \
       "${options[@]}" -- "$@"
@@ -114,6 +122,7 @@ _autoloadd_is_shells_own() {
 # For places that no alias reaches, such as scripts.
 function autoloadd-eval {
   eval "$(_autoloadd_output "$@")"
+  _autoloadd_rewrap "$?"
 }
 
 # ---- completion
@@ -121,8 +130,15 @@ function autoloadd-eval {
 # Answer each TOOL's completion from the cache: the one that is registered, or the tool's own.
 function autoloadd-complete {
   local tool status=0
+  local usage='usage: autoloadd-complete TOOL...
+
+Serves TAB for TOOL from the cache, where its completion runs TOOL itself. Use it for tools whose
+answer depends only on the tool and on the words of the command line.'
+  case ${1--} in
+    -h|--help) printf '%s\n' "$usage"; return ;;
+    -*) printf '%s\n' "$usage" >&2; return 2 ;;
+  esac
   for tool; do
-    [[ -z ${_autoloadd_original[$tool]-} ]] || continue
     complete -p -- "$tool" &>/dev/null || _autoloadd_register "$tool"
     _autoloadd_wrap "$tool" "$(complete -p -- "$tool" 2>/dev/null)" || {
       printf '%s\n' "autoloadd-complete: bash completes nothing for $tool yet: load it first" >&2
@@ -147,6 +163,8 @@ _autoloadd_register() {
 _autoloadd_wrap() {
   local tool=$1 form='^(complete .*)-([FC]) (.+) ([^ ]+)$'
   [[ $tool =~ ^[[:alnum:]_.+-]+$ && $2 =~ $form ]] || return 1
+  # It is ours already.
+  [[ ${BASH_REMATCH[3]} != _autoloadd_tab ]] || return 0
   if [[ ${BASH_REMATCH[2]} == F ]]; then
     _autoloadd_original[$tool]=${BASH_REMATCH[3]}
   else
@@ -155,7 +173,6 @@ _autoloadd_wrap() {
     # shellcheck disable=SC2154
     _autoloadd_original[$tool]=:$command
   fi
-  [[ ${_autoloadd_original[$tool]} != _autoloadd_tab ]] || return 1
   eval "${BASH_REMATCH[1]}-F _autoloadd_tab ${BASH_REMATCH[4]}"
 }
 
@@ -164,7 +181,8 @@ _autoloadd_tab() {
   local _autoloadd_tool=${1##*/}
   local _autoloadd_function=${_autoloadd_original[$_autoloadd_tool]-}
   local _autoloadd_watched=$1
-  if ! _autoloadd_is_there || ! _autoloadd_is_safe "$_autoloadd_tool"; then
+  local plain='^[[:alnum:]_./+~-]+$'
+  if [[ ! $1 =~ $plain ]] || ! _autoloadd_is_there || ! _autoloadd_is_safe "$_autoloadd_tool"; then
     _autoloadd_watched=
   fi
   if [[ $_autoloadd_function == :* ]]; then
@@ -208,15 +226,10 @@ _autoloadd_instead() {
 
 # Ask for what the words ${@:2}, which begin with env and run the tool $1, print.
 _autoloadd_ask() {
-  local REPLY=$1 status=0 file
-  local -a options=(--env PYTHONPATH) words=("${@:2}")
-  [[ ${1##*/} == pip* ]] && status=1
+  local status=0 file
   # A Python program that gets more packages does more.
-  if [[ $1 == */* ]] || _autoloadd_search "$1"; then
-    for file in "${REPLY%/*}"/../lib/python3*/site-packages; do
-      [[ -d $file ]] && options+=(--file "$file")
-    done
-  fi
+  local -a options=(--env PYTHONPATH --packages python) words=("${@:2}")
+  [[ ${1##*/} == pip* ]] && status=1
   case ${1##*/} in
     aws*)
       for file in ~/.aws/cli/alias "${AWS_CONFIG_FILE:-$HOME/.aws/config}" ~/.aws/models; do
@@ -259,6 +272,7 @@ _autoloadd_is_safe() {
       for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do [[ $word != -* ]] || return 1; done ;;
     flask)
       # Else: an application that is named elsewhere.
+      local IFS=' '
       [[ -z ${FLASK_APP-} && " ${COMP_WORDS[*]} " != *' '-[Ae]* &&
         " ${COMP_WORDS[*]} " != *' --'@(app|env)* ]] && ! _autoloadd_has_dotenv_above ;;
   esac
@@ -274,19 +288,42 @@ _autoloadd_has_dotenv_above() {
   return 1
 }
 
-# Wrap what is registered for the known tools. One process tells of all of them.
+# Wrap what is registered for the known tools, and for those that were opted in. One process tells of
+# all of them.
 _autoloadd_wrap_known() {
   local tool specs= line=$'[^\n]*'
-  for tool in "${_autoloadd_known[@]}"; do
-    [[ -z ${_autoloadd_original[$tool]-} ]] && complete -p -- "$tool" &>/dev/null || continue
+  for tool in "${_autoloadd_known[@]}" "${!_autoloadd_original[@]}"; do
+    complete -p -- "$tool" &>/dev/null || continue
     [[ -n $specs ]] || specs=$'\n'$(complete -p)$'\n'
     [[ $specs =~ $'\n'("complete "$line" $tool")$'\n' ]] &&
       _autoloadd_wrap "$tool" "${BASH_REMATCH[1]}" || :
   done
 }
 
+# Wrap what a text has registered anew; return the status that it left.
+_autoloadd_rewrap() {
+  # Where nobody presses TAB, there is nothing to do.
+  [[ $- != *i* ]] || _autoloadd_wrap_known || :
+  return "$1"
+}
+
+# At the first prompt: what was registered behind our line.
+_autoloadd_at_prompt() {
+  local status=$?
+  PROMPT_COMMAND=${PROMPT_COMMAND-}
+  PROMPT_COMMAND=${PROMPT_COMMAND/_autoloadd_at_prompt;/}
+  [[ -n ${PROMPT_COMMAND[*]} ]] || unset PROMPT_COMMAND
+  # Another's prompt may have kept it.
+  [[ -n ${_autoloadd_prompted-} ]] || _autoloadd_wrap_known || :
+  _autoloadd_prompted=1
+  return "$status"
+}
+
 _autoloadd_find_client "${BASH_SOURCE[0]%/shells/*}"
 _autoloadd_wrap_known
+if [[ $- == *i* && ${PROMPT_COMMAND-} != *_autoloadd_at_prompt* ]]; then
+  PROMPT_COMMAND="_autoloadd_at_prompt;${PROMPT_COMMAND-}"
+fi
 [[ -z $_autoloadd_posix ]] || set -o posix
 unset _autoloadd_posix
 # shellcheck disable=SC2139

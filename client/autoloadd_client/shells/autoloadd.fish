@@ -12,6 +12,8 @@
 function __autoloadd_find_client --argument-names package
     set -g __autoloadd_client
     set -l program (command -s autoloadctl)
+    # Never one of the directory where we happen to stand.
+    string match -q '/*' -- $program
     or return 0
     set -l line
     read line <$program 2>/dev/null
@@ -59,11 +61,19 @@ function __autoloadd_output
         end
         set -e argv[1]
     end
+    set -l bad (string match -vr -- '^--(max-age=[0-9]+[smhd]?|env=[A-Za-z_][A-Za-z0-9_]*)$' $options)
     test "$argv[1]" = --; and set -e argv[1]
-    if test -z "$argv[1]"; or string match -q -- '-*' $argv[1]
-        echo 'usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...' >&2
-        echo 'Does what `TOOL ARGS... | source` does, with the output of TOOL from the cache.' >&2
-        contains -- "$argv[1]" -h --help; or echo 'false'
+    if set -q bad[1]; or test -z "$argv[1]"; or string match -q -- '-*' $argv[1]
+        set -l usage 'usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...' '' \
+            'Does what `TOOL ARGS... | source` does, with the output of TOOL from the cache.' \
+            '  --max-age AGE   run TOOL again after this time: 90 or 90s, 15m, 12h, 7d' \
+            '  --env NAME      run TOOL again when this variable changed, too'
+        if contains -- "$argv[1]" -h --help
+            echo printf "'%s\n'" (string escape -- $usage)
+        else
+            printf '%s\n' $usage >&2
+            echo 'return 2'
+        end
     else if not functions -q -- $argv[1]; and not builtin -q -- $argv[1]; and __autoloadd_is_there
         $__autoloadd_client cached --shell fish/$FISH_VERSION $options -- $argv
     else
@@ -80,6 +90,16 @@ end
 # ---- completion
 
 function autoloadd-complete --description "Answer a tool's completion from the cache"
+    set -l usage 'usage: autoloadd-complete TOOL...' '' \
+        'Serves TAB for TOOL from the cache, where its completion runs TOOL itself. Use it for tools whose' \
+        'answer depends only on the tool and on the words of the command line.'
+    if contains -- "$argv[1]" -h --help
+        printf '%s\n' $usage
+        return 0
+    else if test -z "$argv[1]"; or string match -q -- '-*' $argv[1]
+        printf '%s\n' $usage >&2
+        return 2
+    end
     set -l failed 0
     for tool in $argv
         if not __autoloadd_wrap $tool
@@ -155,12 +175,8 @@ end
 # __autoloadd_ask TOOL STATUS WORDS...: what the words print, which begin with env and run TOOL.
 function __autoloadd_ask --argument-names tool status_of_success
     set -l words $argv[3..]
-    set -l options --env PYTHONPATH
-    set -l program (command -s -- $tool)
     # A Python program that gets more packages does more.
-    for file in (path dirname -- "$program")/../lib/python3*/site-packages
-        set -a options --file $file
-    end
+    set -l options --env PYTHONPATH --packages python
     switch (path basename -- $tool)
         case 'aws*'
             set -l config ~/.aws/config

@@ -134,12 +134,15 @@ def test_options_and_usage(tool: Tool, daemon: Daemon, environment: dict[str, st
         assert run(line, {**environment, "WHERE": where}) == (0, "0 slow\n", "")
         assert tool.runs == runs
     assert run(f"{SOURCE}\nautoloadd-eval --env=WHERE slow; echo $FOO", environment)[1] == "slow\n"
-    for bad in ("", "--bad slow", "--max-age"):
+    for bad in ("", "--bad slow", "--max-age", "--max-age x slow", "--env= slow"):
         code, out, err = run(f"{SOURCE}\nautoloadd-eval {bad}; echo $?", environment)
         assert (code, out, err.splitlines()[0][:23]) == (0, "2\n", "usage: autoloadd-eval [")
-    code, out, err = run(f"{SOURCE}\nautoloadd-eval --help; echo $?", environment)
-    assert (code, out) == (0, "0\n")
-    assert "usage: " in err
+    for command in ("autoloadd-eval", "autoloadd-complete"):
+        code, out, err = run(f"{SOURCE}\n{command} --help; echo $?", environment)
+        assert (code, out[:7], out[-3:], err) == (0, "usage: ", "\n0\n", "")
+    for bad in ("", "--bad"):
+        code, out, err = run(f"{SOURCE}\nautoloadd-complete {bad}; echo $?", environment)
+        assert (code, out, err[:25]) == (0, "2\n", "usage: autoloadd-complete")
 
 
 def test_what_fails_fails_as_without(
@@ -176,6 +179,36 @@ def test_without_a_cache_it_is_eval(
         code, out, err = run(f"{source}\nautoloadd-eval slow; echo $FOO", environment)
         assert (code, err, tool.runs) == (0, "", times)
         assert out.strip().isdigit()
+
+
+def test_no_client_of_the_directory_where_we_stand(
+    tool: Tool, daemon: Daemon, environment: dict[str, str]
+) -> None:
+    evil = Path(environment["HOME"]) / "autoloadctl"
+    evil.write_text("#!/bin/sh\necho FOO=evil\n")
+    evil.chmod(0o755)
+    tool.write("echo FOO=slow")
+    for path in (f".:{tool.directory}", f":{tool.directory}", f"{tool.directory}:"):
+        given = {**environment, "PATH": f"{path}:/usr/bin:/bin"}
+        assert run(f"{SOURCE}\nautoloadd-eval slow; echo $FOO", given) == (0, "slow\n", "")
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize("mode", ["shopt -s failglob", "set -f", "shopt -s nullglob", "IFS=:"])
+def test_options_of_the_user_do_not_end_a_completion(
+    environment: dict[str, str], tool: Tool, mode: str
+) -> None:
+    tool.write("echo album")
+    lines = f"""
+        _slow() {{ COMPREPLY=($(env A=1 "$1" names)); }}
+        complete -F _slow slow; {SOURCE}; autoloadd-complete slow
+        {mode}
+        COMP_WORDS=(slow al) COMP_CWORD=1
+        _autoloadd_tab slow al slow; _autoloadd_tab slow al slow; echo "${{COMPREPLY[*]}}"
+        COMP_WORDS=(flask -A other ro); _autoloadd_is_safe flask || echo unsafe
+        """
+    assert run(lines, environment) == (0, "album\nunsafe\n", "")
+    assert tool.runs == 1
 
 
 @pytest.mark.parametrize("mode", ["-eu", "-o posix", "-r", "-eT", "-o nounset"])
@@ -327,6 +360,36 @@ def test_opting_in(environment: dict[str, str], tool: Tool) -> None:
         # A function of the user's with that name is left alone.
         shell.run("slow() { echo album; }")
         assert shell.tab("slow al").endswith(b"<11:slow album >")
+
+
+@pytest.mark.usefixtures("daemon")
+def test_what_is_registered_behind_our_line_is_wrapped(
+    environment: dict[str, str], tool: Tool
+) -> None:
+    tool.write("echo complete -F _flask flask")
+    behind = "_black() { :; }; _flask() { :; }; complete -F _black black"
+    with Bash(environment, f"{SOURCE}\n{behind}\n_autoloadd_at_prompt") as shell:
+        assert shell.run("complete -p black") == "complete -F _autoloadd_tab black\r\n"
+        shell.run("autoloadd-eval slow")
+        assert shell.run("complete -p flask") == "complete -F _autoloadd_tab flask\r\n"
+        shell.run("complete -F _black flask; autoloadd-complete flask")
+        assert shell.run("echo ${_autoloadd_original[flask]}") == "_black\r\n"
+    rc = f"{SOURCE}\n{behind}\nkept=$PROMPT_COMMAND"
+    with Bash(environment, rc) as shell:
+        assert shell.run("echo $kept") == "_autoloadd_at_prompt;\r\n"
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_word_that_is_no_plain_name_is_not_watched(
+    environment: dict[str, str], tool: Tool
+) -> None:
+    lines = f"""
+        _slow() {{ echo ran; }}; complete -F _slow slow; {SOURCE}; autoloadd-complete slow
+        COMP_WORDS=(slow) COMP_CWORD=0
+        _autoloadd_tab '$(touch evil; echo /slow' ''; _autoloadd_tab 'x;touch evil;/slow' ''
+        """
+    assert run(lines, environment) == (0, "ran\nran\n", "")
+    assert not (Path(environment["HOME"]) / "evil").exists()
 
 
 @pytest.mark.usefixtures("daemon")

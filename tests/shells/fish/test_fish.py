@@ -134,11 +134,15 @@ def test_options_and_usage(tool: Tool, daemon: Daemon, environment: dict[str, st
         assert run(line, {**environment, "WHERE": where}) == (0, "0 slow\n", "")
         assert tool.runs == runs
     assert run(f"{SOURCE}\nautoloadd-eval --env=WHERE slow; echo $FOO", environment)[1] == "slow\n"
-    for bad in ("", "--bad slow", "--max-age"):
+    for bad in ("", "--bad slow", "--max-age", "--max-age x slow", "--env= slow"):
         code, out, err = run(f"{SOURCE}\nautoloadd-eval {bad}; echo $status", environment)
-        assert (code, out, err[:23]) == (0, "1\n", "usage: autoloadd-eval [")
-    code, out, err = run(f"{SOURCE}\nautoloadd-eval --help; echo $status", environment)
-    assert (code, out, err[:7]) == (0, "0\n", "usage: ")
+        assert (code, out, err[:23]) == (0, "2\n", "usage: autoloadd-eval [")
+    for command in ("autoloadd-eval", "autoloadd-complete"):
+        code, out, err = run(f"{SOURCE}\n{command} --help; echo $status", environment)
+        assert (code, out[:7], out[-3:], err) == (0, "usage: ", "\n0\n", "")
+    for bad in ("", "--bad"):
+        code, out, err = run(f"{SOURCE}\nautoloadd-complete {bad}; echo $status", environment)
+        assert (code, out, err[:25]) == (0, "2\n", "usage: autoloadd-complete")
 
 
 def test_what_fails_fails_as_without(
@@ -174,6 +178,16 @@ def test_without_a_cache_it_is_source(
     for times in (1, 2):
         outcome = run(f"{SOURCE}\nautoloadd-eval slow; echo $FOO", environment)
         assert (outcome, tool.runs) == ((0, "slow\n", ""), times)
+
+
+def test_no_client_of_the_directory_where_we_stand(
+    tool: Tool, daemon: Daemon, environment: dict[str, str]
+) -> None:
+    evil = Path(environment["HOME"]) / "work" / "autoloadctl"
+    evil.write_text("#!/bin/sh\necho set FOO evil\n")
+    evil.chmod(0o755)
+    given = {**environment, "PATH": f".:{tool.directory}:/usr/bin:/bin"}
+    assert run(f"{SOURCE}\nautoloadd-eval slow; echo $FOO", given) == (0, "slow\n", "")
 
 
 @pytest.mark.usefixtures("daemon")

@@ -16,6 +16,7 @@ import pytest
 
 import autoloadd_client
 from autoloadd_client import TOOL_OUTPUT, Entry
+from autoloadd_client.shells.fingerprint import fingerprint_file
 
 from ...client.scripted import Peer, ScriptedServer
 from ...e2e.test_autoloadctl_fast import HEAVY, imported
@@ -24,6 +25,8 @@ from ..slow_tool import UNMEASURED, shell_environment
 from .conftest import COMMAND
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...running import Daemon
     from ..slow_tool import Tool
     from .conftest import Cached
@@ -449,6 +452,114 @@ def test_a_shim_is_not_cached(cached: Cached, tool: Tool, daemon: Daemon, tmp_pa
     for times in (1, 2):
         assert cached(str(shims / "shimmed")).returncode == 0
         assert tool.runs == times
+
+
+def test_a_link_to_a_shim_and_a_link_that_is_one_are_not_cached(
+    cached: Cached, tool: Tool, daemon: Daemon, tmp_path: Path
+) -> None:
+    (tmp_path / "shims").mkdir()
+    shim = tmp_path / "shims" / "shimmed"
+    shim.write_bytes(tool.path.read_bytes())
+    shim.chmod(0o755)
+    (tool.directory / "linked").symlink_to(shim)
+    (tmp_path / "shims" / "other").symlink_to(tool.path)
+    for command, times in (("linked", 1), ("linked", 2), ("shims/other", 3), ("shims/other", 4)):
+        assert cached(command if "/" not in command else f"./{command}").returncode == 0
+        assert tool.runs == times
+
+
+def test_a_program_of_many_names_is_told_by_them(
+    cached: Cached, tool: Tool, daemon: Daemon, tmp_path: Path
+) -> None:
+    tool.write('echo "${0##*/}"')
+    named = [tmp_path / name for name in ("one", "two")]
+    for directory in named:
+        directory.mkdir()
+        (directory / "multi").symlink_to(tool.path)
+    for times, directory in enumerate(named, 1):
+        for _ in range(2):
+            path = f"{directory}:{os.environ['PATH']}"
+            assert cached("multi", PATH=path).stdout == b"multi\n"
+            assert tool.runs == times
+    with daemon.cache(str(TOOL_OUTPUT)) as cache:
+        ((name, _),) = list(cache.names())
+        entry = cache.get_entry(name)
+    assert entry is not None
+    assert entry.fingerprint == fingerprint_file(str(tool.path)) + f"{named[1]}/multi\0".encode()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("env", "PATH={other}", "slow"),
+        ("env", "-i", "A=1", "{path}"),
+        ("env", "--chdir={other}", "{path}"),
+        ("env", "A=1", "env", "B=2", "{path}"),
+        ("/usr/bin/env", "-u", "HOME", "{path}"),
+        ("env", "a-b=1", "{path}"),
+    ],
+)
+def test_where_env_decides_what_is_run_it_is_not_cached(
+    cached: Cached, tool: Tool, daemon: Daemon, words: tuple[str, ...]
+) -> None:
+    given = [word.format(path=tool.path, other=tool.directory) for word in words]
+    cached(*given)
+    cached(*given)
+    with daemon.cache(str(TOOL_OUTPUT)) as cache:
+        assert cache.count() == 0
+
+
+def test_an_answer_to_another_fingerprint_is_not_used(
+    cached: Cached, tool: Tool, idle_daemon: Daemon
+) -> None:
+    def answer_wrongly(method: str) -> Callable[[Peer], None]:
+        def play(peer: Peer) -> None:
+            peer.greet()
+            request = peer.read_request(method)
+            peer.answer(request, [request.params[0], b"evil", b"another", 0, 1])
+            peer.wait_for_end()
+
+        return play
+
+    def refuse(peer: Peer) -> None:
+        peer.greet()
+        peer.refuse(peer.read_request("put").id, "busy")
+        peer.wait_for_end()
+
+    script = (answer_wrongly("get"), answer_wrongly("lease"), refuse)
+    server = ScriptedServer(Path(idle_daemon.socket_path), script)
+    ran = cached("slow")
+    server.stop()
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"slow\n", b"")
+
+
+def test_a_run_that_is_kept_takes_the_mark_away(cached: Cached, tool: Tool, daemon: Daemon) -> None:
+    again = tool.directory / "again"
+    tool.write(f"echo slow; [ -e {again} ]")
+    kinds = []
+    for _ in range(2):
+        cached("slow")
+        with daemon.cache(str(TOOL_OUTPUT)) as cache:
+            kinds.append([name.partition("\0")[0] for name, _ in cache.names()])
+        again.touch()
+    assert kinds == [["unkept"], ["eval"]]
+
+
+def test_packages_beside_the_real_tool(
+    cached: Cached, tool: Tool, daemon: Daemon, tmp_path: Path
+) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "linked").symlink_to(tool.path)
+    runs = []
+    for kind in ("site", "dist"):
+        packages = tmp_path / "lib" / "python3.11" / f"{kind}-packages"
+        packages.mkdir(parents=True)
+        for package in ("one", "two"):
+            (packages / package).mkdir()
+            for _ in range(2):
+                cached("--packages", "python", str(tmp_path / "links" / "linked"))
+            runs.append(tool.runs)
+    assert runs == [1, 2, 3, 4]
 
 
 def test_help_teaches(cached: Cached) -> None:

@@ -99,6 +99,22 @@ def test_another_program_of_that_name(
     assert shown[-1] == f"  {setting}: it was not there"
 
 
+def test_another_name_of_the_same_program(
+    cached: Cached, tool: Tool, daemon: Daemon, tmp_path: Path
+) -> None:
+    cached("slow")
+    for directory in ("one", "two"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "slow").symlink_to(tool.path)
+    one, two = ({"PATH": f"{tmp_path}/{name}:{os.environ['PATH']}"} for name in ("one", "two"))
+    (said,) = ask(cached, "slow", status=1, PATH=one["PATH"])
+    assert [reason["part"] for reason in said["reasons"]] == ["path"]
+    cached("slow", **one)
+    assert ask(cached, "slow", PATH=one["PATH"])[0]["fresh"]
+    shown = cached("why", "slow", command=CTL, **two).stdout.decode().splitlines()
+    assert shown[2:] == [f"  path: it was {tmp_path}/one/slow, it is {tmp_path}/two/slow"]
+
+
 def test_age_and_what_has_no_form_of_ours(cached: Cached, tool: Tool, daemon: Daemon) -> None:
     with daemon.cache(str(TOOL_OUTPUT)) as cache:
         cache.put("eval\0zsh/5.9\0slow\0a", b"x", fingerprint=b"of another form")
