@@ -675,7 +675,7 @@ _autoloadd_find_tool() {
   fi
   _autoloadd_path=
   case ${1-} in
-    ('') return 1 ;;
+    (''|env|*/env) return 1 ;;
     (*/*) _autoloadd_path=$1 ;;
     (*)
       for directory in "${path[@]}"; do

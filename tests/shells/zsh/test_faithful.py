@@ -129,6 +129,8 @@ def test_what_env_and_path_decide(environment: dict[str, str], tool: Tool, home:
         f"autoloadd-eval env PATH={home}:$PATH tool",
         f"autoloadd-eval env -u HUE {tool.path}",
         f"autoloadd-eval env a.b=c {tool.path}",
+        f"autoloadd-eval env env {tool.path}",
+        f"autoloadd-eval /usr/bin/env {tool.path}",
         f"PATH={home}/other:$PATH; hash tool={tool.path}; autoloadd-eval tool",
         f"autoloadd-eval {tool.path} $'a\\0b'",
     ):
