@@ -85,7 +85,7 @@ class Functions:
             farm = self._place.publish(str(directory / "fpath"))
             self._fpath = {
                 SOURCED: "",
-                COMPILED: f"{farm} {farm.parent}/completions {directory}/fpath",
+                COMPILED: f"{farm.parent}/completions {farm} {directory}/fpath",
             }
             self._load(SOURCED)
             self._expected = _digest(directory / "loaded")
@@ -118,10 +118,7 @@ class Functions:
         )
         if int(found) != FUNCTIONS:
             raise CannotMeasureError(f"zsh has {found} functions here, not {FUNCTIONS}")
-        names = [path.name for path in (directory / "fpath").iterdir()]
-        # As a shell does it, which loads compinit before any completion: zsh maps a digest when it
-        # first takes a function from it, and until then reads its index for each name.
-        names.sort(key=lambda name: (name.startswith("_"), name))
+        names = sorted(path.name for path in (directory / "fpath").iterdir())
         (directory / "names").write_text("\n".join(names))
         return directory
 

@@ -1179,7 +1179,8 @@ _autoloadd_wake() {
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
   (( $#precmd_functions )) || unset precmd_functions
   _autoloadd_find_farm
-  _autoloadd_take_farm farm completions
+  # This order: nearly all that is loaded from here on are completions.
+  _autoloadd_take_farm completions farm
   _autoloadd_publish
   (( $+_comps )) && _autoloadd_load 2>/dev/null
 }

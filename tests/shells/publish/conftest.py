@@ -49,7 +49,7 @@ class Farm:
     @property
     def parts(self) -> list[Path]:
         """What the plugin puts first in fpath."""
-        return [self.place / "farm", self.place / "completions"]
+        return [self.place / "completions", self.place / "farm"]
 
     @property
     def farm(self) -> Path:

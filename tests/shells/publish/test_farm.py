@@ -55,7 +55,7 @@ def test_every_function_of_this_machine_is_the_same(farm: Farm, run_directory: P
     """
     with_farm = run_zsh(show, *farm.parts, home=run_directory)
     assert with_farm.stdout == run_zsh(show, home=run_directory).stdout
-    functions, completions = map(int, with_farm.stderr.split())
+    completions, functions = map(int, with_farm.stderr.split())
     # Not so many where somebody has compiled some of zsh's own in a style of their own.
     assert functions + completions == published
     assert functions > 100
@@ -65,8 +65,10 @@ def test_500_functions_load_in_a_tenth_of_the_time(farm: Farm) -> None:
     body = "".join(f'  [[ -n $argv[{n}] ]] && print -r -- "line {n}"\n' for n in range(100))
     for number in range(500):
         farm.write(f"function{number}", f"if (( $# )); then\n{body}fi\n")
-    assert farm.publish()["functions"] == 502
-    script = f"functions_to_load=(function{{0..499}})\n{_LOAD_ALL}"
+    # zsh maps a digest, unless it is small, when it first takes a function from it: at TAB, this.
+    farm.write("_complete", f"if (( $# )); then\n{body * 4}fi\n")
+    assert farm.publish()["functions"] == 503
+    script = f"autoload -Uz +X _complete\nfunctions_to_load=(function{{0..499}})\n{_LOAD_ALL}"
     # In turn, and the quickest of each: a busy machine only adds time.
     sourced, loaded = [], []
     for _ in range(10):

@@ -106,7 +106,7 @@ def test_nothing_is_left_when_it_is_unloaded(custom: Path, tool: Tool, daemon: D
     unset loaded; autoloadd_plugin_unload; zmodload -e zsh/parameter"""
     script = f"{before}\nlist >| {custom}/before\n{load}\nlist >| {custom}/after"
     ran = run_zsh(script, environment=environment, sourced=False)
-    expected = "_autoloadd_tab flask _files, _autoloadd_tab pip _autoloadd_pip, farm\n"
+    expected = "_autoloadd_tab flask _files, _autoloadd_tab pip _autoloadd_pip, completions\n"
     assert (ran.stdout.decode(), ran.stderr) == (expected, b"")
     assert (custom / "after").read_text() == (custom / "before").read_text()
     assert len((custom / "before").read_text()) > 10_000

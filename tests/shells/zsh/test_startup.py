@@ -278,7 +278,7 @@ def test_publishing_is_started_where_fpath_changed(farm: Path, home: Path, daemo
     published = home / "published"
     with Terminal(home / "rc", rc, environment=environment) as terminal:
         assert terminal.run("jobs; print -r -- $fpath").split() == [
-            *(f"{farm}/farm", f"{farm}/completions", f"{home}/mine"),
+            *(f"{farm}/completions", f"{farm}/farm", f"{home}/mine"),
         ]
         assert not published.exists()
     (home / "mine" / "whisper").touch()
