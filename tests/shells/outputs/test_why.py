@@ -205,3 +205,8 @@ def test_differences_of_files_that_come_and_go(tmp_path: Path) -> None:
     stored = fingerprint_file(str(path))
     os.replace(tmp_path / "new", path)
     assert [each.part for each in differences(stored, {})] == ["inode"]
+
+
+def test_a_variable_as_it_was() -> None:
+    assert differences(b"HUE=red\0", {"HUE": "red"}) == []
+    assert differences(b"HUE=red\0", {}) == [Difference("HUE", "variable", "red", None)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from autoloadd_client.cli.publish_zsh import _tell_of_wait
 from autoloadd_client.publishing.farm import lock, place_of
 from autoloadd_client.shells.fingerprint import fingerprint_file
 from autoloadd_client.shells.zsh import find_zsh
@@ -228,3 +231,17 @@ def test_what_fpath_has_swallowed_is_told(farm: Farm) -> None:
     ran = farm.ctl("publish", "--fpath", farm.directory, "zsh")
     assert ran.returncode == 2
     assert b"required: zsh: what stands behind --fpath is taken for its own" in ran.stderr
+
+
+def test_a_wait_is_told_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, terminal = pty.openpty()
+    with open(terminal, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        _tell_of_wait("/run/zsh.lock")
+        stderr.flush()
+        expected = b"another autoloadctl publish is at work: waiting for /run/zsh.lock\r\n"
+        assert os.read(said, 1000) == expected
+    os.close(said)
+    with open(os.devnull, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        _tell_of_wait("/run/zsh.lock")

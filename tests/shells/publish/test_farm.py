@@ -393,3 +393,11 @@ def test_what_was_cached_before_an_edit_that_does_not_compile_is_not_published(f
     assert farm.publish()["functions"] == 1
     script = "autoload -Uz hello; hello"
     assert farm.call(script) == farm.call(script, without=True)
+
+
+def test_who_waits_long_for_the_lock_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    place = str(tmp_path / "farm")
+    with lock(place), pytest.raises(FarmBusyError), lock(place, seconds=1.5, on_wait=told.append):
+        pass
+    assert told == [str(tmp_path / "zsh.lock")]
