@@ -52,8 +52,8 @@ class Wire:
     def __init__(self, sock: _socket.socket) -> None:
         self._socket = sock
         # This order: O_NONBLOCK belongs to both, and has to be set.
-        self._sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, sock.fileno())
-        self._sender.setblocking(False)
+        self._at_once = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, sock.fileno())
+        self._at_once.setblocking(False)
         self._patience = float("inf")
         self._asleep_for = _SHORT_LIFE
         """How many reads are still to go to sleep at once."""
@@ -65,7 +65,7 @@ class Wire:
 
     def __del__(self) -> None:
         """Leave the descriptor to one of the two objects: closed twice, it could be another's."""
-        self._sender.detach()
+        self._at_once.detach()
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -74,7 +74,7 @@ class Wire:
     def send(self, data: bytes, deadline: float) -> None:
         """Send all of it."""
         try:
-            sent = self._sender.send(data, _SEND_FLAGS)
+            sent = self._at_once.send(data, _SEND_FLAGS)
         except BlockingIOError:
             sent = 0
         if sent < len(data):
@@ -109,7 +109,7 @@ class Wire:
 
     def close(self) -> None:
         """Close this process's copy of the descriptor."""
-        self._sender.detach()
+        self._at_once.detach()
         try:
             self._socket.close()
         except OSError:
@@ -138,7 +138,7 @@ class Wire:
         """Return what comes soon, without going to sleep; None: nothing did."""
         for _ in range(_LOOKS):
             try:
-                data = self._sender.recv(size)
+                data = self._at_once.recv(size)
             except BlockingIOError:
                 continue
             self._in_vain = 0

@@ -201,8 +201,6 @@ class Shard:
 
     def clear(self, generation: int) -> int:
         """Remove all entries; return how many there were."""
-        if self.page is not None:
-            self.page.touch_all(generation)
         count = self.entries
         self._floor = generation
         self._changes, self._building = {}, {}

@@ -144,7 +144,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "descriptor closed by both of its objects",
         f"{_CLIENT}/wire.py",
-        'it could be another\'s."""\n        self._sender.detach()\n',
+        'it could be another\'s."""\n        self._at_once.detach()\n',
         'it could be another\'s."""\n',
         (WIRE,),
     ),

@@ -198,6 +198,7 @@ def _describe(shard: Shard | None, stale: int | None) -> dict[str, int | None]:
 def _read_wanted_with(
     item: object, default_mtime: int | None
 ) -> tuple[bytes, int | None, bytes | None]:
+    # As `read_wanted` has it: nearly all are names alone, and this is done for each of thousands.
     if type(item) is str:
         return read_name(item), default_mtime, None
     name, fingerprint, mtime = read_wanted(item)
