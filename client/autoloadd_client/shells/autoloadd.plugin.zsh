@@ -9,7 +9,8 @@
 # wrong with the cache, the shell does what it would have done without it, and says nothing.
 #
 # The file is read in three ways, which the first two conditions tell apart: for one
-# `autoloadd-eval`; by the user; and by itself, under zsh's own options.
+# `autoloadd-eval`; by the user; and by itself, under zsh's own options. Its last part is read when it
+# is needed, since it would double the time; where zsh has the file in compiled form, with the rest.
 
 # The alias `autoloadd-eval` reads this file with arguments: only what `source` runs has the scope,
 # the options and the status of a plain `eval` at that place. A function has a scope of its own.
@@ -74,7 +75,7 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   }
 
   function _autoloadd_first_prompt {
-    _autoloadd_wake || builtin return 0
+    _autoloadd_wake
     builtin eval "builtin unset _autoloadd_text;$_autoloadd_text"
     _autoloadd_hook
   }
@@ -241,10 +242,12 @@ _autoloadd_give_up() {
 # is not whole a second after its first byte ($deadline). While another shell's
 # run is waited for, it is looked at now and then.
 _autoloadd_read() {
+  bytes=
+  # Nearly always it is there. (What follows takes three times as long.)
+  (( $1 )) && sysread -i $_autoloadd_fd -s $1 -t 0 bytes && (( $#bytes == $1 )) && return
   local part
   local -F wait now rest=_autoloadd_patience
   local -i left=10
-  bytes=
   while (( $#bytes < $1 )); do
     (( wait = rest < 0.1 ? rest : 0.1 ))
     if sysread -i $_autoloadd_fd -s $(( $1 - $#bytes )) -t $wait part; then
@@ -449,10 +452,9 @@ _autoloadd_integer_of() {
 # run that may be kept. $4: how long to wait for another shell that runs it already, in ms.
 # Fails where the cache at $place does not answer: then nothing was run.
 _autoloadd_fetch() {
-  local _autoloadd_max_age=$1 _autoloadd_name=$2 _autoloadd_packed
-  local _autoloadd_blob _autoloadd_stored _autoloadd_before=$_autoloadd_fingerprint
+  local _autoloadd_max_age=$1 _autoloadd_name=$2 _autoloadd_packed _autoloadd_blob _autoloadd_stored
   local -i _autoloadd_expected=$3 _autoloadd_wait_ms=$4 _autoloadd_fd=-1 _autoloadd_stamp
-  local -i _autoloadd_is_clean _autoloadd_is_marked
+  local -i _autoloadd_is_marked
   local -F _autoloadd_patience
   shift 4
   (( $#_autoloadd_name <= 1024 && $#_autoloadd_fingerprint <= 1024 )) || return 1
@@ -460,32 +462,25 @@ _autoloadd_fetch() {
     _autoloadd_status=$_autoloadd_expected
     if _autoloadd_find 2>/dev/null; then
       _autoloadd_text=$_autoloadd_blob
-      return 0
+    else
+      (( _autoloadd_fd >= 0 )) && _autoloadd_fill "$@"
     fi
-    (( _autoloadd_fd >= 0 )) || return 1
-    _autoloadd_run "$@"
-    if (( _autoloadd_is_clean && _autoloadd_status == _autoloadd_expected &&
-          $#_autoloadd_text <= 4194304 )); then
-      # Not where it was replaced meanwhile: which of the two ran?
-      _autoloadd_look
-      [[ $_autoloadd_fingerprint != "$_autoloadd_before" ]] ||
-        _autoloadd_store $_autoloadd_name "$_autoloadd_text"
-    elif [[ $_autoloadd_name == eval* ]]; then
-      # (Nobody presses TAB in ten shells at once.)
-      _autoloadd_store unkept$'\0'$_autoloadd_name ''
-    fi
-    return 0
   } always {
     # Ends the lease too: where nothing was stored, the next shell is asked to run the tool.
     (( _autoloadd_fd < 0 )) || exec {_autoloadd_fd}>&-
   }
 }
 
-# Look for $name in $blob. Where it is not there, $fd is open, and this shell is to run the tool:
+# Look for $name's $blob. Where it is not there, $fd is open, and this shell is to run the tool:
 # it was asked to, or another was and did not come to an end; or $fd is -1, and nobody answered.
 _autoloadd_find() {
   local frames=
   trap '' PIPE
+  if (( _autoloadd_is_starting )); then
+    _autoloadd_fetch_early
+    _autoloadd_find_early && return
+    ! _autoloadd_is_away || return 1
+  fi
   _autoloadd_pack str "$_autoloadd_name"
   _autoloadd_request $'\0\x01\0\x01' get packed $'\x93'$_autoloadd_packed$'\xc0' \
     bin $_autoloadd_fingerprint
@@ -510,6 +505,367 @@ _autoloadd_close() {
 _autoloadd_is_young() {
   local -i now=${(%):-%D{%s}}
   [[ -z $_autoloadd_max_age ]] || (( now - _autoloadd_stamp / 1000000000 <= _autoloadd_max_age ))
+}
+
+# Append the canonical text of the file $1 to $fingerprint; one that is not there has no numbers.
+_autoloadd_file_text() {
+  local -a size inode mtime
+  local real=${1:P}
+  # One by one: all at once, with times as texts, would look up the names of owner and group, too.
+  if [[ -e $real ]] && zstat -A size +size -- $real && zstat -A inode +inode -- $real &&
+    zstat -A mtime -F %s%9. +mtime -- $real
+  then
+    _autoloadd_fingerprint+=$real$'\0'$size$'\0'$inode$'\0'$mtime$'\0'
+  else
+    _autoloadd_fingerprint+=$1$'\0\0\0\0'
+  fi
+}
+
+# Append the program's text; behind it the path it was found at, where that is a link's: a program may
+# do as its name says, or as the directory of its link does.
+_autoloadd_program_text() {
+  _autoloadd_file_text $_autoloadd_path
+  [[ ${_autoloadd_path:a} == ${_autoloadd_path:P} ]] ||
+    _autoloadd_fingerprint+=${_autoloadd_path:a}$'\0'
+}
+
+# Set $fingerprint: for TAB with what a completion depends on.
+_autoloadd_look() {
+  _autoloadd_fingerprint=
+  if (( ${+_autoloadd_key} )); then
+    _autoloadd_surroundings
+  else
+    _autoloadd_program_text
+  fi
+  _autoloadd_variable_texts "${_autoloadd_variables[@]}"
+}
+
+# Append each of the variables to $fingerprint.
+_autoloadd_variable_texts() {
+  local _autoloadd_variable
+  for _autoloadd_variable; do
+    if [[ ${(Pt)_autoloadd_variable-} == *export* ]]; then
+      _autoloadd_fingerprint+=$_autoloadd_variable=${(P)_autoloadd_variable}$'\0'
+    else
+      _autoloadd_fingerprint+=$_autoloadd_variable$'\0'
+    fi
+  done
+}
+
+# Set $path to the program that TOOL or `env NAME=VALUE... TOOL` runs. Fails for what is no file, for
+# what `env` could do besides, and for the shims of version managers: which program they run depends
+# on more than we can see.
+_autoloadd_find_tool() {
+  local directory is_by_env=
+  if [[ $1 == env ]]; then
+    is_by_env=1
+    shift
+    while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do
+      [[ $1 != PATH=* ]] || return 1
+      shift
+    done
+    [[ ${1-} != (-*|*=*) ]] || return 1
+  fi
+  _autoloadd_path=
+  case ${1-} in
+    (''|env|*/env) return 1 ;;
+    (*/*) _autoloadd_path=$1 ;;
+    (*)
+      for directory in "${path[@]}"; do
+        _autoloadd_path=${directory:-.}/$1
+        [[ -f $_autoloadd_path && -x $_autoloadd_path ]] && break
+      done
+      # By `hash`, or from a PATH that was another: zsh runs what it knows.
+      [[ -n $is_by_env || -z ${commands[$1]-} || $commands[$1] == $_autoloadd_path ]] || return 1 ;;
+  esac
+  [[ -f $_autoloadd_path && -x $_autoloadd_path && $_autoloadd_path != */shims/* &&
+    ${_autoloadd_path:a} != */shims/* && ${_autoloadd_path:P} != */shims/* ]] && _autoloadd_modules
+}
+
+# Read --max-age and --env off the front of $words, into $max_age (seconds) and $variables.
+_autoloadd_options() {
+  while [[ ${_autoloadd_words[1]-} == -* ]]; do
+    case $_autoloadd_words[1] in
+      (--) shift _autoloadd_words; return 0 ;;
+      (--max-age|--env)
+        (( $#_autoloadd_words > 1 )) || { _autoloadd_wrong; return 1 }
+        _autoloadd_words[1]+="=$_autoloadd_words[2]"
+        _autoloadd_words[2]=() ;&
+      (--max-age=*|--env=*) ;;
+      (*) _autoloadd_wrong; return 1 ;;
+    esac
+    case $_autoloadd_words[1] in
+      (--max-age=<->) _autoloadd_max_age=${_autoloadd_words[1]#*=} ;;
+      (--max-age=<->[smhd])
+        local -A seconds=( s 1 m 60 h 3600 d 86400 )
+        local age=${_autoloadd_words[1]#*=}
+        _autoloadd_max_age=$(( ${age%?} * $seconds[$age[-1]] )) ;;
+      (--env=[[:alpha:]_][[:alnum:]_]#) _autoloadd_variables+=( ${_autoloadd_words[1]#*=} ) ;;
+      (*) _autoloadd_wrong; return 1 ;;
+    esac
+    shift _autoloadd_words
+  done
+}
+
+# autoloadd-eval without the eval: the text is left in $_autoloadd_text. Always succeeds.
+_autoloadd_output() {
+  local _autoloadd_max_age= _autoloadd_path= _autoloadd_fingerprint= _autoloadd_place
+  local -a _autoloadd_words=( "$@" ) _autoloadd_variables
+  trap - ZERR DEBUG
+  if [[ ${1-} == (-h|--help) ]]; then
+    _autoloadd_print_usage
+    _autoloadd_text=
+    return 0
+  elif [[ ${1-} == -* ]] && ! _autoloadd_options || (( ! $#_autoloadd_words )); then
+    _autoloadd_print_usage >&2
+    _autoloadd_text='(builtin exit 2)'
+    return 0
+  fi
+  if _autoloadd_is_there &&
+    (( ! $+functions[$_autoloadd_words[1]] && ! $+builtins[$_autoloadd_words[1]] )) &&
+    [[ ${(j::)_autoloadd_words} != *$'\0'* ]] && _autoloadd_find_tool "${_autoloadd_words[@]}" &&
+    _autoloadd_look && _autoloadd_fetch "$_autoloadd_max_age" \
+      eval$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_words} 0 5000 "${_autoloadd_words[@]}"
+  then
+    # As $(...) does.
+    [[ $_autoloadd_text != *$'\n' ]] || _autoloadd_text=${(M)_autoloadd_text##*[^$'\n']}
+  elif _autoloadd_is_absent $_autoloadd_words[1]; then
+    print -ru2 -- "zsh: command not found: $_autoloadd_words[1]"
+    _autoloadd_text=
+  else
+    _autoloadd_text=$("${_autoloadd_words[@]}")
+  fi
+  return 0
+}
+
+# Whether the text may declare variables, or do something else that depends on its scope.
+_autoloadd_declares() {
+  local start='(*[^[:alnum:]_-]|)' end='([^[:alnum:]_-]*|)'
+  local word='(typeset|declare|local|integer|float|readonly|export|private|source|set|shift|return)'
+  [[ $_autoloadd_text == ${~start}(${~word}${~end}|.[[:space:]]*) ]]
+}
+
+# ---- start-up, and compiled functions
+
+# Set $others to fpath without what is ours, and $farm to where `autoloadctl publish zsh` laid out the
+# functions of this very fpath; to '' where it did not.
+_autoloadd_find_farm() {
+  local _autoloadd_place _autoloadd_path mine said
+  local -aU directories
+  _autoloadd_farm=
+  _autoloadd_place || return 1
+  _autoloadd_others=( ${fpath:#${_autoloadd_place:h}/zsh-*/(farm|completions)} )
+  directories=( ${(M)_autoloadd_others:#/*} )
+  mine=${(pj:\0:)directories}
+  {
+    for _autoloadd_path in ${_autoloadd_place:h}/zsh-$ZSH_VERSION-$#mine-*/fpath(N); do
+      said=$(<$_autoloadd_path)
+      [[ $said == $mine && -O $_autoloadd_path ]] || continue
+      _autoloadd_farm=${_autoloadd_path:h}
+      break
+    done
+  } 2>/dev/null
+}
+
+# Put it before the first directory of fpath that it stands for: its names are looked up before theirs.
+# Not around a relative directory: that may hide what comes later. $1: the parts to put there.
+_autoloadd_take_farm() {
+  local -i first=${_autoloadd_others[(i)/*]} last=${_autoloadd_others[(I)/*]}
+  if [[ -n $_autoloadd_farm && -z ${(M)_autoloadd_others[first,last]:#[^/]*} ]]; then
+    fpath=( $_autoloadd_others[1,first-1] $_autoloadd_farm/$^@ $_autoloadd_others[first,-1] )
+  elif (( $#_autoloadd_others && $#_autoloadd_others < $#fpath )); then
+    fpath=( $_autoloadd_others )
+  fi
+}
+
+# Until its first prompt a shell asks for what the last one asked for, which left its requests in a file
+# beside the socket. They are sent all at once: a connection for each takes some times as long.
+typeset -gi _autoloadd_is_starting=0    # 1: before the first prompt of an interactive shell
+typeset -gaU _autoloadd_asked_for=()    # the names that this shell asked for
+typeset -ga _autoloadd_announced=()     # those that the last one did
+typeset -gA _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_stamps=()
+
+# Note that $name is asked for; when it is the first, fetch what the last shell asked for.
+_autoloadd_fetch_early() {
+  local name packed said frames= _autoloadd_path=${_autoloadd_place:h}/zsh-asked
+  local _autoloadd_blob _autoloadd_stored
+  local -a expected
+  local -i number id=0 _autoloadd_fd=-1 _autoloadd_stamp
+  _autoloadd_asked_for+=( "$_autoloadd_name" )
+  (( $#_autoloadd_asked_for == 1 )) && [[ -s $_autoloadd_path ]] || return 0
+  said=$(<$_autoloadd_path)
+  # For what is no request, the daemon would end the connection.
+  while [[ $said[5,16] == $'\x94\0\xce\0\x01\x02'${(#):-$id}$'\xa3get\x93' ]]; do
+    _autoloadd_number $said[1,4]
+    [[ $said[number+3,number+4] == $'\xc0\xc0' ]] || break
+    expected+=( "$said[17,number+2]" ) frames+=$said[1,number+4] said=$said[number+5,-1] id+=1
+  done
+  (( id )) || return 0
+  {
+    _autoloadd_open tool-output/1/8 $frames || return
+    id=0
+    for packed in "${expected[@]}"; do
+      case $packed[1] in
+        ($'\xd9') name=$packed[3,-1] ;;
+        ($'\xda') name=$packed[4,-1] ;;
+        (*) name=$packed[2,-1] ;;
+      esac
+      _autoloadd_announced+=( "$name" )
+      _autoloadd_answer $'\0\x01\x02'${(#):-$(( id++ ))} $packed
+      case $? in
+        (0)
+          _autoloadd_early_blobs[$name]=$_autoloadd_blob
+          _autoloadd_early_fingerprints[$name]=$_autoloadd_stored
+          _autoloadd_early_stamps[$name]=$_autoloadd_stamp ;;
+        (2) return ;;
+      esac
+    done
+  } always {
+    _autoloadd_close
+  }
+}
+
+# Look for $name's $blob in what was fetched.
+_autoloadd_find_early() {
+  [[ -n ${_autoloadd_early_stamps[$_autoloadd_name]-} &&
+    $_autoloadd_early_fingerprints[$_autoloadd_name] == "$_autoloadd_fingerprint" ]] || return
+  _autoloadd_stamp=$_autoloadd_early_stamps[$_autoloadd_name]
+  _autoloadd_blob=$_autoloadd_early_blobs[$_autoloadd_name]
+  _autoloadd_is_young
+}
+
+# At the first prompt.
+_autoloadd_end_start() {
+  _autoloadd_is_starting=0
+  _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_stamps=()
+  _autoloadd_asked_for=( "${(@)_autoloadd_asked_for[1,16]}" )
+  [[ ${(pj:\0\0:)_autoloadd_asked_for} == "${(pj:\0\0:)_autoloadd_announced}" ]] || _autoloadd_announce
+}
+
+# At the end of this file. compinit would look at each file of the completions, so they have time.
+_autoloadd_begin() {
+  local _autoloadd_farm
+  local -a _autoloadd_others
+  _autoloadd_find_farm
+  _autoloadd_take_farm farm
+  [[ -o interactive ]] || return 0
+  _autoloadd_is_starting=1
+  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} _autoloadd_first_prompt )
+}
+
+# Before the first prompt, when fpath and the completions are what they will be.
+_autoloadd_wake() {
+  local _autoloadd_farm
+  local -a _autoloadd_others
+  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
+  (( $#precmd_functions )) || unset precmd_functions
+  _autoloadd_find_farm
+  # This order: nearly all that is loaded from here on are completions.
+  _autoloadd_take_farm completions farm
+  _autoloadd_publish
+  _autoloadd_text=
+  (( ! $#_autoloadd_wanted )) || [[ ! -v _comps ]] || _autoloadd_load 2>/dev/null
+  _autoloadd_end_start
+}
+
+# Have the functions of $others published anew, by one shell at a time, where one of them changed: a
+# changed file needs no haste, since zsh itself takes a newer source.
+_autoloadd_publish() {
+  local _autoloadd_place
+  _autoloadd_is_there && _autoloadd_modules || return 0
+  if [[ -n $_autoloadd_farm ]]; then
+    # The farms that are used stay.
+    { : >| $_autoloadd_farm/used } 2>/dev/null
+    _autoloadd_others_changed || return 0
+  fi
+  _autoloadd_publish_alone </dev/null &>/dev/null &!
+}
+
+# Whether a directory of $others is newer than $farm. (Asked for in ns, times take three times as long.)
+_autoloadd_others_changed() {
+  local format
+  local -a times newest
+  for format in %s %s%9.; do
+    zstat -A times -F $format +mtime -- $_autoloadd_farm/state $^_autoloadd_others(N-/) || return
+    newest=( ${(On)times[2,-1]} )
+    (( times[1] == newest[1] )) || break
+  done 2>/dev/null
+  (( times[1] < newest[1] ))
+}
+
+# The tools whose completion asks the tool itself, and whose answer is known to depend on what its
+# name and fingerprint hold: tool -> MAX_AGE:VARIABLE,...
+typeset -gA _autoloadd_tools=(
+  aws :AWS_CONFIG_FILE,AWS_DATA_PATH
+  black ''
+  flask 60:FLASK_APP
+  npm ''
+  pip ''
+  pip3 ''
+  uvicorn ''
+)
+typeset -ga _autoloadd_wanted=()   # those that get a completion where zsh has none
+
+# Put our function before the completion of TOOL..., or of all known tools that have one.
+_autoloadd_hook() {
+  local _autoloadd_tool REPLY
+  # ($+_comps would copy its values: 0.1 ms.)
+  [[ -v _comps ]] || return 0
+  for _autoloadd_tool in ${@:-${(k)_autoloadd_tools}}; do
+    _autoloadd_completion_of $_autoloadd_tool
+    # A list of plain words, that is.
+    [[ $REPLY == [[:alnum:]_]*~_autoloadd_tab* && $REPLY != *[^][:alnum:]\ _./:=+\'\"\\-]* ]] &&
+      _comps[$_autoloadd_tool]="_autoloadd_tab $_autoloadd_tool $REPLY"
+  done
+  return 0
+}
+
+# Set $REPLY to what zsh runs to complete the arguments of TOOL.
+_autoloadd_completion_of() {
+  REPLY=${_comps[$1]:-${_postpatcomps[(k)$1]-}}
+}
+
+typeset -g _autoloadd_source=
+
+# Have the rest of this file read. Its text was kept, since the file may be another by now.
+_autoloadd_read_on() {
+  [[ -n $_autoloadd_source ]] || return 1
+  builtin eval "${_autoloadd_source##*$'\n# ---- when it is needed'}"
+  _autoloadd_source=
+}
+
+function autoloadd-get autoloadd-put autoloadd_plugin_unload _autoloadd_announce _autoloadd_choose \
+  _autoloadd_fill _autoloadd_is_absent _autoloadd_lease _autoloadd_load _autoloadd_print_usage \
+  _autoloadd_publish_alone _autoloadd_surroundings _autoloadd_unwatch _autoloadd_watch _autoloadd_wrong {
+  _autoloadd_read_on && $0 "$@"
+}
+
+if [[ ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ]]; then
+  # (A builtin reads it five times as fast as $(<FILE).)
+  {
+    zmodload -F zsh/system b:sysread b:syswrite && sysread -s 262144 _autoloadd_source <$_autoloadd_file
+  } 2>/dev/null || _autoloadd_source=$(<$_autoloadd_file)
+  return 0
+fi
+
+# ---- when it is needed
+
+# Leave in $_autoloadd_text what "$@" prints, and store it where it may be kept.
+_autoloadd_fill() {
+  local _autoloadd_before=$_autoloadd_fingerprint
+  local -i _autoloadd_is_clean
+  _autoloadd_run "$@"
+  if (( _autoloadd_is_clean && _autoloadd_status == _autoloadd_expected &&
+        $#_autoloadd_text <= 4194304 )); then
+    # Not where it was replaced meanwhile: which of the two ran?
+    _autoloadd_look
+    [[ $_autoloadd_fingerprint != "$_autoloadd_before" ]] ||
+      _autoloadd_store $_autoloadd_name "$_autoloadd_text"
+  elif [[ $_autoloadd_name == eval* ]]; then
+    # (Nobody presses TAB in ten shells at once.)
+    _autoloadd_store unkept$'\0'$_autoloadd_name ''
+  fi
+  return 0
 }
 
 # Ask to be the one that runs the tool, and wait for another that does. With $1, what is there is
@@ -614,79 +970,9 @@ _autoloadd_forward() {
   done
 }
 
-# Append the canonical text of the file $1 to $fingerprint; one that is not there has no numbers.
-_autoloadd_file_text() {
-  local -a size inode mtime
-  local real=${1:P}
-  # One by one: all at once, with times as texts, would look up the names of owner and group, too.
-  if [[ -e $real ]] && zstat -A size +size -- $real && zstat -A inode +inode -- $real &&
-    zstat -A mtime -F %s%9. +mtime -- $real
-  then
-    _autoloadd_fingerprint+=$real$'\0'$size$'\0'$inode$'\0'$mtime$'\0'
-  else
-    _autoloadd_fingerprint+=$1$'\0\0\0\0'
-  fi
-}
-
-# Append the program's text; behind it the path it was found at, where that is a link's: a program may
-# do as its name says, or as the directory of its link does.
-_autoloadd_program_text() {
-  _autoloadd_file_text $_autoloadd_path
-  [[ ${_autoloadd_path:a} == ${_autoloadd_path:P} ]] ||
-    _autoloadd_fingerprint+=${_autoloadd_path:a}$'\0'
-}
-
-# Set $fingerprint: for TAB with what a completion depends on.
-_autoloadd_look() {
-  _autoloadd_fingerprint=
-  if (( ${+_autoloadd_key} )); then
-    _autoloadd_surroundings
-  else
-    _autoloadd_program_text
-  fi
-  _autoloadd_variable_texts "${_autoloadd_variables[@]}"
-}
-
-# Append each of the variables to $fingerprint.
-_autoloadd_variable_texts() {
-  local _autoloadd_variable
-  for _autoloadd_variable; do
-    if [[ ${(Pt)_autoloadd_variable-} == *export* ]]; then
-      _autoloadd_fingerprint+=$_autoloadd_variable=${(P)_autoloadd_variable}$'\0'
-    else
-      _autoloadd_fingerprint+=$_autoloadd_variable$'\0'
-    fi
-  done
-}
-
-# Set $path to the program that TOOL or `env NAME=VALUE... TOOL` runs. Fails for what is no file, for
-# what `env` could do besides, and for the shims of version managers: which program they run depends
-# on more than we can see.
-_autoloadd_find_tool() {
-  local directory is_by_env=
-  if [[ $1 == env ]]; then
-    is_by_env=1
-    shift
-    while [[ ${1-} == [[:alpha:]_][[:alnum:]_]#=* ]]; do
-      [[ $1 != PATH=* ]] || return 1
-      shift
-    done
-    [[ ${1-} != (-*|*=*) ]] || return 1
-  fi
-  _autoloadd_path=
-  case ${1-} in
-    (''|env|*/env) return 1 ;;
-    (*/*) _autoloadd_path=$1 ;;
-    (*)
-      for directory in "${path[@]}"; do
-        _autoloadd_path=${directory:-.}/$1
-        [[ -f $_autoloadd_path && -x $_autoloadd_path ]] && break
-      done
-      # By `hash`, or from a PATH that was another: zsh runs what it knows.
-      [[ -n $is_by_env || -z ${commands[$1]-} || $commands[$1] == $_autoloadd_path ]] || return 1 ;;
-  esac
-  [[ -f $_autoloadd_path && -x $_autoloadd_path && $_autoloadd_path != */shims/* &&
-    ${_autoloadd_path:a} != */shims/* && ${_autoloadd_path:P} != */shims/* ]] && _autoloadd_modules
+# Whether zsh finds nothing to run as $1: it would say so with the name of our function.
+_autoloadd_is_absent() {
+  [[ $1 != */* ]] && (( ! $+functions[command_not_found_handler] )) && ! whence -- $1 >/dev/null
 }
 
 _autoloadd_usage='usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...
@@ -696,77 +982,13 @@ its file changed, or what stands here.
   --max-age AGE   run it again after this time: 90 or 90s, 15m, 12h, 7d
   --env NAME      run it again when this variable changed, too'
 
-# Read --max-age and --env off the front of $words, into $max_age (seconds) and $variables.
-_autoloadd_options() {
-  while [[ ${_autoloadd_words[1]-} == -* ]]; do
-    case $_autoloadd_words[1] in
-      (--) shift _autoloadd_words; return 0 ;;
-      (--max-age|--env)
-        (( $#_autoloadd_words > 1 )) || { _autoloadd_wrong; return 1 }
-        _autoloadd_words[1]+="=$_autoloadd_words[2]"
-        _autoloadd_words[2]=() ;&
-      (--max-age=*|--env=*) ;;
-      (*) _autoloadd_wrong; return 1 ;;
-    esac
-    case $_autoloadd_words[1] in
-      (--max-age=<->) _autoloadd_max_age=${_autoloadd_words[1]#*=} ;;
-      (--max-age=<->[smhd])
-        local -A seconds=( s 1 m 60 h 3600 d 86400 )
-        local age=${_autoloadd_words[1]#*=}
-        _autoloadd_max_age=$(( ${age%?} * $seconds[$age[-1]] )) ;;
-      (--env=[[:alpha:]_][[:alnum:]_]#) _autoloadd_variables+=( ${_autoloadd_words[1]#*=} ) ;;
-      (*) _autoloadd_wrong; return 1 ;;
-    esac
-    shift _autoloadd_words
-  done
+_autoloadd_print_usage() {
+  print -r -- $_autoloadd_usage
 }
 
 # Which option it is that we cannot use.
 _autoloadd_wrong() {
   print -ru2 -- "autoloadd: bad option: $_autoloadd_words[1]"
-}
-
-# Whether zsh finds nothing to run as $1: it would say so with the name of our function.
-_autoloadd_is_absent() {
-  [[ $1 != */* ]] && (( ! $+functions[command_not_found_handler] )) && ! whence -- $1 >/dev/null
-}
-
-# autoloadd-eval without the eval: the text is left in $_autoloadd_text. Always succeeds.
-_autoloadd_output() {
-  local _autoloadd_max_age= _autoloadd_path= _autoloadd_fingerprint= _autoloadd_place
-  local -a _autoloadd_words=( "$@" ) _autoloadd_variables
-  trap - ZERR DEBUG
-  if [[ ${1-} == (-h|--help) ]]; then
-    print -r -- $_autoloadd_usage
-    _autoloadd_text=
-    return 0
-  elif [[ ${1-} == -* ]] && ! _autoloadd_options || (( ! $#_autoloadd_words )); then
-    print -ru2 -- $_autoloadd_usage
-    _autoloadd_text='(builtin exit 2)'
-    return 0
-  fi
-  if _autoloadd_is_there &&
-    (( ! $+functions[$_autoloadd_words[1]] && ! $+builtins[$_autoloadd_words[1]] )) &&
-    [[ ${(j::)_autoloadd_words} != *$'\0'* ]] && _autoloadd_find_tool "${_autoloadd_words[@]}" &&
-    _autoloadd_look && _autoloadd_fetch "$_autoloadd_max_age" \
-      eval$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_words} 0 5000 "${_autoloadd_words[@]}"
-  then
-    # As $(...) does.
-    [[ $_autoloadd_text != *$'\n' ]] || _autoloadd_text=${(M)_autoloadd_text##*[^$'\n']}
-  elif _autoloadd_is_absent $_autoloadd_words[1]; then
-    print -ru2 -- "zsh: command not found: $_autoloadd_words[1]"
-    _autoloadd_text=
-  else
-    _autoloadd_text=$("${_autoloadd_words[@]}")
-  fi
-  return 0
-}
-
-# Whether the text may declare variables, or do something else that depends on its scope.
-_autoloadd_declares() {
-  local start='(*[^[:alnum:]_-]|)' end='([^[:alnum:]_-]*|)'
-  local word='(typeset|declare|local|integer|float|readonly|export|private|source|set|shift|return)'
-  [[ $_autoloadd_text == ${~start}(${~word}${~end}|.[[:space:]]*) ]]
 }
 
 # ---- for other plugins
@@ -895,19 +1117,6 @@ autoloadd-put() {
 }
 
 # ---- completion
-
-# The tools whose completion asks the tool itself, and whose answer is known to depend on what its
-# name and fingerprint hold: tool -> MAX_AGE:VARIABLE,...
-typeset -gA _autoloadd_tools=(
-  aws :AWS_CONFIG_FILE,AWS_DATA_PATH
-  black ''
-  flask 60:FLASK_APP
-  npm ''
-  pip ''
-  pip3 ''
-  uvicorn ''
-)
-typeset -ga _autoloadd_wanted=()   # those that get a completion where zsh has none
 
 # Let the completion of TOOL ARGS... find functions of ours for the programs that it may ask.
 _autoloadd_watch() {
@@ -1061,7 +1270,7 @@ _autoloadd_choose() {
     fi
     _autoloadd_wanted+=( $_autoloadd_tool )
   done
-  (( ! $+_comps )) || _autoloadd_load
+  [[ ! -v _comps ]] || _autoloadd_load
 }
 
 # Leave in $_autoloadd_text the completions of the tools that are wanted and have none.
@@ -1093,67 +1302,6 @@ autoload -Uz bashcompinit; bashcompinit }; complete -C aws_completer aws" ;;
   [[ -n $_autoloadd_texts ]] || (( ! _autoloadd_missing ))
 }
 
-# Put our function before the completion of TOOL..., or of all known tools that have one.
-_autoloadd_hook() {
-  local _autoloadd_tool REPLY
-  (( $+_comps )) || return 0
-  for _autoloadd_tool in ${@:-${(k)_autoloadd_tools}}; do
-    _autoloadd_completion_of $_autoloadd_tool
-    # A list of plain words, that is.
-    [[ $REPLY == [[:alnum:]_]*~_autoloadd_tab* && $REPLY != *[^][:alnum:]\ _./:=+\'\"\\-]* ]] &&
-      _comps[$_autoloadd_tool]="_autoloadd_tab $_autoloadd_tool $REPLY"
-  done
-  return 0
-}
-
-# Set $REPLY to what zsh runs to complete the arguments of TOOL.
-_autoloadd_completion_of() {
-  REPLY=${_comps[$1]:-${_postpatcomps[(k)$1]-}}
-}
-
-# ---- start-up, and compiled functions
-
-# Set $others to fpath without what is ours, and $farm to where `autoloadctl publish zsh` laid out the
-# functions of this very fpath; to '' where it did not.
-_autoloadd_find_farm() {
-  local _autoloadd_place _autoloadd_path mine said
-  local -aU directories
-  _autoloadd_farm=
-  _autoloadd_place || return 1
-  _autoloadd_others=( ${fpath:#${_autoloadd_place:h}/zsh-*/(farm|completions)} )
-  directories=( ${(M)_autoloadd_others:#/*} )
-  mine=${(pj:\0:)directories}
-  {
-    for _autoloadd_path in ${_autoloadd_place:h}/zsh-$ZSH_VERSION-$#mine-*/fpath(N); do
-      said=$(<$_autoloadd_path)
-      [[ $said == $mine && -O $_autoloadd_path ]] || continue
-      _autoloadd_farm=${_autoloadd_path:h}
-      break
-    done
-  } 2>/dev/null
-}
-
-# Put it before the first directory of fpath that it stands for: its names are looked up before theirs.
-# Not around a relative directory: that may hide what comes later. $1: the parts to put there.
-_autoloadd_take_farm() {
-  local -i first=${_autoloadd_others[(i)/*]} last=${_autoloadd_others[(I)/*]}
-  if [[ -n $_autoloadd_farm && -z ${(M)_autoloadd_others[first,last]:#[^/]*} ]]; then
-    fpath=( $_autoloadd_others[1,first-1] $_autoloadd_farm/$^@ $_autoloadd_others[first,-1] )
-  elif (( $#_autoloadd_others && $#_autoloadd_others < $#fpath )); then
-    fpath=( $_autoloadd_others )
-  fi
-}
-
-# At the end of this file. compinit would look at each file of the completions, so they have time.
-_autoloadd_begin() {
-  local _autoloadd_farm
-  local -a _autoloadd_others
-  _autoloadd_find_farm
-  _autoloadd_take_farm farm
-  [[ -o interactive ]] || return 0
-  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} _autoloadd_first_prompt )
-}
-
 # Plugin managers call it by this name. Nothing of this file is left.
 autoloadd_plugin_unload() {
   local _autoloadd_tool
@@ -1171,35 +1319,15 @@ autoloadd_plugin_unload() {
   unset -m '_autoloadd_*'
 }
 
-# Before the first prompt, when fpath and the completions are what they will be. Fails where there is
-# nothing to evaluate.
-_autoloadd_wake() {
-  local _autoloadd_farm
-  local -a _autoloadd_others
-  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
-  (( $#precmd_functions )) || unset precmd_functions
-  _autoloadd_find_farm
-  # This order: nearly all that is loaded from here on are completions.
-  _autoloadd_take_farm completions farm
-  _autoloadd_publish
-  (( $+_comps )) && _autoloadd_load 2>/dev/null
-}
-
-# Have the functions of $others published anew, by one shell at a time, where one of them changed: a
-# changed file needs no haste, since zsh itself takes a newer source.
-_autoloadd_publish() {
-  local _autoloadd_place
-  local -a times newest
-  _autoloadd_is_there && _autoloadd_modules || return 0
-  if [[ -n $_autoloadd_farm ]]; then
-    # The farms that are used stay.
-    { : >| $_autoloadd_farm/used } 2>/dev/null
-    zstat -A times -F %s%9. +mtime -- $_autoloadd_farm/state $^_autoloadd_others(N-/) 2>/dev/null ||
-      return 0
-    newest=( ${(On)times} )
-    (( times[1] < newest[1] )) || return 0
-  fi
-  _autoloadd_publish_alone </dev/null &>/dev/null &!
+# Leave for the next shell what this one asked for.
+_autoloadd_announce() {
+  local _autoloadd_place name frames=
+  local -i id=0
+  (( $#_autoloadd_asked_for )) && _autoloadd_place || return 0
+  for name in "${_autoloadd_asked_for[@]}"; do
+    _autoloadd_request $'\0\x01\x02'${(#):-$(( id++ ))} get array 3 str "$name" nil nil
+  done
+  { print -rn -- $frames >| ${_autoloadd_place:h}/zsh-asked } 2>/dev/null
 }
 
 _autoloadd_publish_alone() {

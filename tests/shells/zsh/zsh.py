@@ -80,8 +80,10 @@ def run_zsh(
         )
 
 
-def output_of(script: str, *arguments: str, environment: Mapping[str, str]) -> str:
+def output_of(
+    script: str, *arguments: str, environment: Mapping[str, str], sourced: bool = True
+) -> str:
     """Return what a script prints; it may print nothing to stderr and has to succeed."""
-    ran = run_zsh(script, *arguments, environment=environment)
+    ran = run_zsh(script, *arguments, environment=environment, sourced=sourced)
     assert (ran.returncode, ran.stderr) == (0, b""), ran
     return ran.stdout.decode()

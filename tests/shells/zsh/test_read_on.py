@@ -1,0 +1,86 @@
+"""The part of the plugin that is read when somebody first needs it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tests.running import own_environment
+
+from .zsh import PLUGIN, environment_for, output_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.running import Daemon
+
+MARK = "\n# ---- when it is needed\n"
+
+
+def defined_in(text: str) -> set[str]:
+    """Return the functions that a part defines."""
+    return set(re.findall(r"^ *(?:function )?([\w-]+)(?:\(\))? \{$", text, re.MULTILINE))
+
+
+def test_whoever_is_called_first_has_it_read() -> None:
+    """Each function behind the mark that is called from before it, and those for users."""
+    start, mark, rest = PLUGIN.read_text().partition(MARK)
+    assert mark
+    stubs = re.search(
+        r"^function ((?:[\w-]+[ \\\n]+)+)\{\n  _autoloadd_read_on", start, re.MULTILINE
+    )
+    assert stubs
+    code = re.sub(r"^ *#.*", "", start.replace(stubs[0], ""), flags=re.MULTILINE)
+    mentioned = set(re.findall(r"[\w-]+", code))
+    late = defined_in(rest)
+    assert len(late) > 20
+    users = {name for name in late if not name.startswith("_")}
+    assert set(stubs[1].replace("\\", "").split()) == (late & mentioned) | users
+    assert not late & defined_in(code)
+
+
+def test_it_is_what_was_read_first(daemon: Daemon, home: Path) -> None:
+    """Whatever the file has become since: an update must not mix two versions."""
+    copy = home / PLUGIN.name
+    copy.write_bytes(PLUGIN.read_bytes())
+    script = f"""source {copy}
+    print -r -- 'autoloadd-get() {{ print NEW }}' >| {copy}
+    autoloadd-put name blob; autoloadd-get name; print -r -- $? $reply"""
+    environment = environment_for(daemon.socket_path)
+    assert output_of(script, environment=environment) == "0 name blob\n"
+    gone = f"source {PLUGIN}; _autoloadd_file=/nonexistent; autoloadd-get name; print $reply"
+    assert output_of(gone, environment=environment) == "name blob\n"
+
+
+def test_it_is_read_once_under_our_own_options(daemon: Daemon) -> None:
+    script = """setopt ksh_arrays sh_word_split no_unset err_return
+    setopt aliases; alias local=false; alias -g _autoloadd_words=x
+    autoloadd-put name 'two words'; print $? ${#_autoloadd_source}
+    autoloadd-get name; print $? "${reply[1]}"; unsetopt ksh_arrays; autoloadd-get name; print $?"""
+    environment = environment_for(daemon.socket_path)
+    assert output_of(script, environment=environment) == "0 0\n0 two words\n0\n"
+
+
+def test_compiled_all_of_it_is_there(home: Path) -> None:
+    """Then it costs nothing, and the text is not looked at."""
+    copy = home / PLUGIN.name
+    copy.write_bytes(PLUGIN.read_bytes())
+    script = f"""source {copy}
+    print -r -- ${{#_autoloadd_source}} ${{#functions[_autoloadd_fill]}}"""
+    environment = own_environment({})
+    size, stub = map(int, output_of(script, environment=environment, sourced=False).split())
+    assert size == len(PLUGIN.read_bytes())
+    output_of(f"zcompile {copy}", environment=environment)
+    none, whole = map(int, output_of(script, environment=environment, sourced=False).split())
+    assert none == 0
+    assert whole > 2 * stub
+
+
+def test_without_the_module_that_reads_it_quickly() -> None:
+    """A zsh that was built without modules has nothing to ask with, but goes on."""
+    script = f"""zmodload zsh/parameter; module_path=(/nonexistent)
+    source {PLUGIN}
+    autoloadd-get name; print $?; autoloadd-eval print -r GREETING=hello; print $GREETING
+    autoloadd_plugin_unload; print $+functions[autoloadd-get]"""
+    environment = environment_for("/nonexistent/socket")
+    assert output_of(script, environment=environment) == "3\nhello\n0\n"
