@@ -387,22 +387,13 @@ _autoloadd_answer() {
 
 # Read an entry's name, blob, fingerprint and times: the $size bytes after its 95.
 _autoloadd_entry() {
-  # The name, and as much as follows it at least: the blob's header is in that, and with a short one
-  # what comes behind.
-  _autoloadd_read $(( $#1 + 5 )) && [[ $bytes[1,-6] == $1 ]] || return 2
-  (( size -= $#bytes ))
-  local begun
-  case $bytes[-5] in
-    ($'\xc4') _autoloadd_number $bytes[-4]; begun=$bytes[-3,-1] ;;
-    ($'\xc5') _autoloadd_number $bytes[-4,-3]; begun=$bytes[-2,-1] ;;
-    ($'\xc6') _autoloadd_number $bytes[-4,-1] ;;
-    (*) return 2 ;;
-  esac
-  local -i length=number
-  (( size + $#begun >= length + 3 )) && _autoloadd_read $size || return 2
-  bytes=$begun$bytes
-  local content=$bytes[1,length]
-  bytes=$bytes[length+1,-1] _autoloadd_stored=
+  local -a match mbegin mend
+  _autoloadd_read $size && [[ $bytes == $1(#b)($'\xc4'?|$'\xc5'??|$'\xc6'????)* ]] || return 2
+  _autoloadd_number ${match[1][2,-1]}
+  local -i start=mend[1]+1
+  local content=$bytes[start,start+number-1]
+  (( $#content == number )) || return 2
+  bytes=$bytes[start+number,-1] _autoloadd_stored=
   case $bytes[1] in
     ($'\xc0') bytes=$bytes[2,-1] ;;
     ($'\xc4') _autoloadd_number $bytes[2]; _autoloadd_stored=$bytes[3,2+number] bytes=$bytes[3+number,-1] ;;
