@@ -10,6 +10,7 @@ from .mutation import Mutation
 from .mutations_at_a_start import START_MUTATIONS
 from .mutations_in_files import FILE_MUTATIONS
 from .mutations_in_leases import LEASE_MUTATIONS
+from .mutations_in_plugin import PLUGIN_MUTATIONS
 from .mutations_in_puts import PUT_MUTATIONS
 from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
@@ -53,6 +54,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("tests/daemon/test_plain_requests.py",),
     ),
     *LEASE_MUTATIONS,
+    *PLUGIN_MUTATIONS,
     *START_MUTATIONS,
     # One daemon, one user
     Mutation(
