@@ -104,28 +104,24 @@ def ask_what_is_missing(cache: Cache, functions: Sequence[Function], zsh: Zsh) -
 
 def compile_into(zsh: Zsh, functions: Sequence[Function], outcome: Outcome) -> None:
     """Have zsh compile functions, and add what comes of them to the outcome."""
-    progress = Progress(sys.stderr, "compiling", len(functions))
-    for done, result in enumerate(compile_functions(zsh, functions), start=1):
-        if isinstance(result, LeftOut):
-            outcome.left_out.append(result)
-        else:
-            function = result.function
-            outcome.entries[function.name] = Entry(
-                result.blob, fingerprint=function.fingerprint, binary_mtime_ns=zsh.mtime_ns
-            )
-        progress.show(done)
-    progress.clear()
+    with Progress(sys.stderr, "compiling", len(functions)) as progress:
+        for done, result in enumerate(compile_functions(zsh, functions), start=1):
+            if isinstance(result, LeftOut):
+                outcome.left_out.append(result)
+            else:
+                function = result.function
+                outcome.entries[function.name] = Entry(
+                    result.blob, fingerprint=function.fingerprint, binary_mtime_ns=zsh.mtime_ns
+                )
+            progress.show(done)
 
 
 def store(cache: Cache, outcome: Outcome) -> None:
     """Cache what was compiled, in one go."""
     if not outcome.entries:
         return
-    progress = Progress(sys.stderr, "storing", len(outcome.entries))
-    try:
+    with Progress(sys.stderr, "storing", len(outcome.entries)) as progress:
         cache.merge(outcome.entries, on_progress=progress.show)
-    finally:
-        progress.clear()
 
 
 def _report(context: Context, zsh: Zsh, found: Found, outcome: Outcome, took_ns: int) -> None:
