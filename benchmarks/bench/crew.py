@@ -15,7 +15,6 @@ from .workload import make_workload
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
-    from types import TracebackType
 
     from .peers.client import Client, Peer
     from .workload import Workload
@@ -68,12 +67,7 @@ class Crew:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         """End the processes."""
         self.close()
 

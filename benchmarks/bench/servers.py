@@ -23,7 +23,6 @@ from .workload import ENTRIES, make_workload
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
 
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
@@ -75,12 +74,7 @@ class Servers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         """Stop all of them."""
         self._open.close()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from .servers import Servers
@@ -59,3 +60,14 @@ def in_turn(items: Sequence[Item], number: int) -> list[Item]:
     first = number % len(items)
     turned = [*items[first:], *items[:first]]
     return turned if number // len(items) % 2 == 0 else turned[::-1]
+
+
+def medians_in_turn(
+    kinds: Iterable[str], measure: Callable[[str], float], *, number: int, times: int
+) -> dict[str, float]:
+    """Measure each kind so often, in turn; return each one's median: its figure of a round."""
+    taken: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for again in range(times):
+        for kind in in_turn(tuple(taken), number + again):
+            taken[kind].append(measure(kind))
+    return {kind: median(values) for kind, values in taken.items()}

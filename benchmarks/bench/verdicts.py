@@ -102,6 +102,11 @@ class Figures:
         """Note one round's value."""
         self.rounds.setdefault(key, []).append(value)
 
+    def add_all(self, values: Mapping[str, float]) -> None:
+        """Note one round's value of each key."""
+        for key, value in values.items():
+            self.add(key, value)
+
 
 @dataclass(frozen=True)
 class Row:

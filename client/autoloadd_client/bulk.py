@@ -25,7 +25,6 @@ from .errors import ConnectionLostError, ForgedError
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import TracebackType
     from typing import Self
 
     from .cache import Blob, Entries
@@ -105,12 +104,7 @@ class Bulk:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         """Close the connection: the daemon forgets a bulk that was not committed."""
         if self._pid == os.getpid():
             self._connection.close(monotonic())

@@ -8,7 +8,6 @@ from .errors import ForgedError
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Any, Self
 
     from .process import ProcessConnections
@@ -73,12 +72,7 @@ class Control:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         """Close."""
         self.close()
 

@@ -27,7 +27,6 @@ from .errors import CacheError, ConnectionLostError, ForgedError, UnknownMethodE
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from .cache import Blob
@@ -165,12 +164,7 @@ class Lease:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         """Give the lease back, unless it was filled."""
         self.release()
 

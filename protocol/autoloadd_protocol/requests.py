@@ -48,11 +48,6 @@ _ENTRY = 0x95
 """How an array of five begins."""
 
 
-def next_id(request_id: int) -> int:
-    """Return the id after this one."""
-    return request_id + 1 if request_id < LAST_ID else FIRST_ID
-
-
 def request_frame(request_id: int | None, method: bytes, *params: bytes) -> bytes:
     """Return a request's frame, its parameters encoded already; a notification's without an id."""
     kind = b"\x93\x02" if request_id is None else b"\x94\x00" + encode_uint(request_id)
@@ -103,7 +98,7 @@ def get_request(
     binary_mtime_ns: int | None = None,
     fingerprint: bytes | None = None,
 ) -> bytes:
-    """Return the frame that asks for one entry. `name` is UTF-8, the id one of `next_id`'s."""
+    """Return the frame that asks for one entry. `name` is UTF-8, FIRST_ID the least id."""
     freshness = encode_freshness(binary_mtime_ns, fingerprint)
     return join_get_request(request_id, encode_str(name), freshness)
 

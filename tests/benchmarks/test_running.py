@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.running import exit_status, judge_all, run, write_json
-from bench.setting import Setting, in_turn
+from bench.setting import Setting, in_turn, medians_in_turn
 from bench.table import format_table, say_verdict
 from bench.verdicts import Figures, Goal, PeerFailedError, Row, Verdict, WrongBytesError
 
@@ -139,6 +139,20 @@ def test_each_comes_first_as_often_as_last() -> None:
     orders = [in_turn("abc", number) for number in range(6)]
     assert [order[0] for order in orders].count("a") == 2
     assert sorted(order[0] for order in orders) == sorted(order[-1] for order in orders)
+
+
+def test_a_figure_of_a_round_is_the_median_of_what_was_measured_in_turn() -> None:
+    values = {"a": iter([9.0, 1.0, 2.0]), "b": iter([5.0, 4.0, 6.0])}
+    asked: list[str] = []
+
+    def measure(kind: str) -> float:
+        asked.append(kind)
+        return next(values[kind])
+
+    figures = Figures()
+    figures.add_all(medians_in_turn(values, measure, number=1, times=3))
+    assert figures.rounds == {"a": [2.0], "b": [5.0]}
+    assert asked == [*in_turn("ab", 1), *in_turn("ab", 2), *in_turn("ab", 3)]
 
 
 def test_a_quick_run_does_less_but_never_less_than_thrice() -> None:

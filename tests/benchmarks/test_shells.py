@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from autoloadd_client.cache import Cache
+from autoloadd_client.errors import UnreachableError
 from bench.running import judge_all
+from bench.setting import Setting
 from bench.shells import suite, terminals
 from bench.shells.comparing import Comparison, format_comparisons
+from bench.shells.place import InPlace
 from bench.shells.screen import last_line
 from bench.shells.starts import _plain
 from bench.shells.terminals import start_bash
-from bench.verdicts import Figures, Goal, PeerFailedError, Row, Verdict
+from bench.verdicts import CannotMeasureError, Figures, Goal, PeerFailedError, Row, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from bench.shells.terminals import Shell
 
@@ -82,6 +87,30 @@ def test_a_shell_is_compared_without_what_is_ours() -> None:
     )
     assert _plain(ours) == plain
     assert _plain("OTHER=2\n" + ours) != plain
+
+
+class NeverStarts(InPlace):
+    """It finds out late that it cannot be measured."""
+
+    NAME = "never-starts"
+    TIMES = 3
+    socket_path = ""
+
+    def start(self) -> None:
+        NeverStarts.socket_path = self.place.environment["AUTOLOADD_SOCKET"]
+        with Cache(None, socket_path=self.socket_path) as cache:
+            cache.ping()
+        raise CannotMeasureError("late")
+
+
+def test_what_cannot_start_leaves_no_daemon(home: Path) -> None:
+    servers: Any = SimpleNamespace(directory=home.joinpath)
+    (home / NeverStarts.NAME).mkdir(mode=0o700)
+    with pytest.raises(CannotMeasureError, match="late"):
+        NeverStarts(Setting(servers, Path("load")))
+    gone = Cache(None, socket_path=NeverStarts.socket_path)
+    with pytest.raises(UnreachableError):
+        gone.ping()
 
 
 @pytest.fixture

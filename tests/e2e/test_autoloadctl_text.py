@@ -130,11 +130,10 @@ def test_colour_is_for_terminals_without_no_color(monkeypatch: pytest.MonkeyPatc
 
 def test_progress_is_drawn_on_a_terminal_and_taken_away() -> None:
     stream = Terminal()
-    progress = Progress(stream, "storing", 1_000)
-    progress.show(500)
-    progress.show(501)  # too soon after the last
-    progress.show(1_000)
-    progress.clear()
+    with Progress(stream, "storing", 1_000) as progress:
+        progress.show(500)
+        progress.show(501)  # too soon after the last
+        progress.show(1_000)
     half, full = "█" * 15 + "░" * 15, "█" * 30
     assert stream.getvalue() == (
         f"\rstoring {half} 500 of 1,000\x1b[K\rstoring {full} 1,000 of 1,000\x1b[K\r\x1b[K"
@@ -143,9 +142,8 @@ def test_progress_is_drawn_on_a_terminal_and_taken_away() -> None:
 
 @pytest.mark.parametrize(("stream", "total"), [(io.StringIO(), 5), (Terminal(), 0)])
 def test_progress_is_silent_anywhere_else(stream: io.StringIO, total: int) -> None:
-    progress = Progress(stream, "storing", total)
-    progress.show(total)
-    progress.clear()
+    with Progress(stream, "storing", total) as progress:
+        progress.show(total)
     assert stream.getvalue() == ""
 
 

@@ -22,7 +22,6 @@ from autoloadd_protocol.requests import (
     is_fill,
     is_success,
     lease_request,
-    next_id,
     parse_get_answer,
     parse_get_times,
     parse_uint_answer,
@@ -48,9 +47,6 @@ def answer(result: object, request_id: int = FIRST_ID) -> bytes:
 
 
 def test_ids_always_take_five_bytes() -> None:
-    assert next_id(FIRST_ID) == FIRST_ID + 1
-    assert next_id(LAST_ID - 1) == LAST_ID
-    assert next_id(LAST_ID) == FIRST_ID
     assert {len(msgpack.packb(number)) for number in (FIRST_ID, LAST_ID)} == {5}
 
 

@@ -8,14 +8,13 @@ import sys
 import time
 from pathlib import Path
 from random import Random
-from statistics import median
 from typing import TYPE_CHECKING, ClassVar
 
 from autoloadd_client.errors import UnreachableError
 from bench.daemons import fill_daemon, spawn_daemon, start_daemon, stop_daemon
 from bench.fresh import time_first_get
 from bench.peers import embedded, memcached, own, redis_server
-from bench.setting import in_turn
+from bench.setting import medians_in_turn
 from bench.verdicts import Goal, PeerFailedError
 from bench.workload import MTIME_NS, PRODUCER, make_workload
 
@@ -81,16 +80,15 @@ class FreshClients:
     def run_round(self, number: int, figures: Figures) -> None:
         """Start processes for each, in turn; a round's figure is the median of its processes."""
         random = Random(number)
-        taken: dict[str, list[float]] = {key: [] for key in self._asked}
-        for again in range(self._times):
-            for key in in_turn(tuple(self._asked), number + again):
-                peer, entries = self._asked[key]
-                workload = make_workload(entries)
-                chosen = random.randrange(entries)
-                time_ns = time_first_get(peer, workload.names[chosen], workload.sizes[chosen])
-                taken[key].append(time_ns / 1e3)
-        for key, times in taken.items():
-            figures.add(key, median(times))
+
+        def time_us(key: str) -> float:
+            peer, entries = self._asked[key]
+            workload = make_workload(entries)
+            chosen = random.randrange(entries)
+            return time_first_get(peer, workload.names[chosen], workload.sizes[chosen]) / 1e3
+
+        taken = medians_in_turn(self._asked, time_us, number=number, times=self._times)
+        figures.add_all(taken)
 
 
 class DaemonStarts:
@@ -120,12 +118,8 @@ class DaemonStarts:
         kinds: dict[str, Callable[[], float]] = {TRIO: time_trio_start}
         for entries, directory in self._directories.items():
             kinds[f"{READY}: {entries} entries"] = _daemon_timer(directory, entries, random)
-        taken: dict[str, list[float]] = {key: [] for key in kinds}
-        for again in range(self._times):
-            for key in in_turn(tuple(kinds), number + again):
-                taken[key].append(kinds[key]())
-        for key, times in taken.items():
-            figures.add(key, median(times))
+        taken = medians_in_turn(kinds, lambda kind: kinds[kind](), number=number, times=self._times)
+        figures.add_all(taken)
 
 
 class Commands:
@@ -170,15 +164,13 @@ class Commands:
             self._IMPORT: [python, "-c", "import autoloadd_client"],
             self._CACHE: [python, "-c", "from autoloadd_client import Cache"],
         }
-        taken: dict[str, list[float]] = {key: [] for key in commands}
-        for again in range(self._times):
-            for key in in_turn(tuple(commands), number + again):
-                taken[key].append(time_command(commands[key]))
-        for key, times in taken.items():
-            figures.add(key, median(times))
-        bare = median(taken[self._EMPTY])
-        figures.add(self._EXTRA, max(0.0, median(taken[self._IMPORT]) - bare))
-        figures.add(self._CACHE_EXTRA, max(0.0, median(taken[self._CACHE]) - bare))
+        taken = medians_in_turn(
+            commands, lambda kind: time_command(commands[kind]), number=number, times=self._times
+        )
+        figures.add_all(taken)
+        bare = taken[self._EMPTY]
+        figures.add(self._EXTRA, max(0.0, taken[self._IMPORT] - bare))
+        figures.add(self._CACHE_EXTRA, max(0.0, taken[self._CACHE] - bare))
 
 
 def fill_directory(directory: Path, entries: int) -> None:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from statistics import median
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.setting import in_turn
+from bench.setting import medians_in_turn
 from bench.verdicts import CannotMeasureError, Goal, PeerFailedError
 
 from .comparing import Comparison
-from .place import Place
+from .place import InPlace
 from .terminals import start_zsh
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.setting import Setting
     from bench.verdicts import Figures
 
 FUNCTIONS = 500
-LOADS = 5
-FIRST_TABS = 3
 
 SOURCED = "zsh, 500 functions sourced, ms"
 COMPILED = "zsh, 500 functions out of the farm, ms"
@@ -64,9 +60,11 @@ print -r -- $taken
 """
 
 
-class Functions:
+class Functions(InPlace):
     """Goal 5: 500 functions, loaded in a new zsh; timed by zsh itself."""
 
+    NAME = "functions"
+    TIMES = 5
     GOALS: ClassVar[tuple[Goal, ...]] = (
         Goal(number=5, what="zsh, 500 functions, against source", unit="ms",
              ours=COMPILED, peer=SOURCED, at_most=0.1),
@@ -76,44 +74,30 @@ class Functions:
                    goal=GOALS[0], wanted="1/10"),
     )  # fmt: skip
 
-    def __init__(self, setting: Setting) -> None:
+    def start(self) -> None:
         """Choose the functions among zsh's own, and publish them."""
-        self._times = setting.times(LOADS)
-        self._place = Place(setting, "functions")
-        try:
-            directory = self._select()
-            farm = self._place.publish(str(directory / "fpath"))
-            self._fpath = {
-                SOURCED: "",
-                COMPILED: f"{farm.parent}/completions {farm} {directory}/fpath",
-            }
-            self._load(SOURCED)
-            self._expected = _digest(directory / "loaded")
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Stop the daemon."""
-        self._place.close()
+        directory = self._select()
+        farm = self.place.publish(str(directory / "fpath"))
+        self._fpath = {
+            SOURCED: "",
+            COMPILED: f"{farm.parent}/completions {farm} {directory}/fpath",
+        }
+        self._load(SOURCED)
+        self._expected = _digest(directory / "loaded")
 
     def run_round(self, number: int, figures: Figures) -> None:
         """Load them in new shells, in turn; a round's figure is the median."""
-        taken: dict[str, list[float]] = {kind: [] for kind in self._fpath}
-        for again in range(self._times):
-            for kind in in_turn(tuple(self._fpath), number + again):
-                taken[kind].append(self._time(kind))
-        for kind, times in taken.items():
-            figures.add(kind, median(times))
+        taken = medians_in_turn(self._fpath, self._time, number=number, times=self.times)
+        figures.add_all(taken)
 
     def _select(self) -> Path:
         """Lay out the functions, to be sourced and for fpath; return where."""
-        directory = self._place.directory
+        directory = self.place.directory
         for name in ("fpath", "sources"):
             (directory / name).mkdir()
         (directory / "select").write_text(_SELECT)
         (directory / "load").write_text(_LOAD)
-        found = self._place.zsh(
+        found = self.place.zsh(
             f"setopt extended_glob; set -- {directory} {FUNCTIONS}; source {directory}/select"
         )
         if int(found) != FUNCTIONS:
@@ -125,61 +109,49 @@ class Functions:
     def _time(self, kind: str) -> float:
         """Return the ms. Raises PeerFailedError unless all are what they must be."""
         taken = self._load(kind)
-        if _digest(self._place.directory / "loaded") != self._expected:
+        if _digest(self.place.directory / "loaded") != self._expected:
             raise PeerFailedError(f"{kind}: other functions than the sources have")
         return taken
 
     def _load(self, kind: str) -> float:
         how = "source" if kind == SOURCED else "autoload"
-        directory = self._place.directory
+        directory = self.place.directory
         arguments = f"{directory} {how} '{self._fpath[kind]}'"
-        return float(self._place.zsh(f"set -- {arguments}; source {directory}/load"))
+        return float(self.place.zsh(f"set -- {arguments}; source {directory}/load"))
 
 
-class FirstGitTab:
+class FirstGitTab(InPlace):
     """The first TAB behind git in a new shell: zsh reads a function of 300 kB for it."""
 
+    NAME = "git-tab"
+    TIMES = 3
     GOALS: ClassVar[tuple[Goal, ...]] = ()
     COMPARISONS: ClassVar[tuple[Comparison, ...]] = (
         Comparison(what="zsh, first git TAB", before=PLAIN, after=PUBLISHED),
     )
     _LINE, _COMPLETED = "git checkou", "git checkout"
 
-    def __init__(self, setting: Setting) -> None:
+    def start(self) -> None:
         """Publish the functions of zsh's own fpath, which are not compiled there."""
-        self._times = setting.times(FIRST_TABS)
-        self._place = Place(setting, "git-tab")
-        try:
-            fpath = self._place.copy_functions()
-            self._place.publish(*fpath)
-            first, last = f"fpath=({' '.join(fpath)})", self._place.compinit
-            self._files = {
-                PLAIN: f"{first}\n{last}",
-                PUBLISHED: f"{first}\n{self._place.plugin}\n{last}",
-            }
-            for kind in self._files:
-                self._time(kind)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Stop the daemon: no shell is open."""
-        self._place.close()
+        fpath = self.place.copy_functions()
+        self.place.publish(*fpath)
+        first, last = f"fpath=({' '.join(fpath)})", self.place.compinit
+        self._files = {
+            PLAIN: f"{first}\n{last}",
+            PUBLISHED: f"{first}\n{self.place.plugin}\n{last}",
+        }
+        for kind in self._files:
+            self._time(kind)
 
     def run_round(self, number: int, figures: Figures) -> None:
         """Press TAB in new shells, in turn; a round's figure is the median."""
-        taken: dict[str, list[float]] = {kind: [] for kind in self._files}
-        for again in range(self._times):
-            for kind in in_turn(tuple(self._files), number + again):
-                taken[kind].append(self._time(kind))
-        for kind, times in taken.items():
-            figures.add(kind, median(times))
-        self._place.check_daemon()
+        taken = medians_in_turn(self._files, self._time, number=number, times=self.times)
+        figures.add_all(taken)
+        self.place.check_daemon()
 
     def _time(self, kind: str) -> float:
-        directory = self._place.directory / "git"
-        shell = start_zsh(directory, self._files[kind], self._place.environment)
+        directory = self.place.directory / "git"
+        shell = start_zsh(directory, self._files[kind], self.place.environment)
         try:
             return shell.time_tab(self._LINE, self._COMPLETED)
         finally:

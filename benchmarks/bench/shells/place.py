@@ -6,9 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import autoloadd_client.shells
 from bench.daemons import start_daemon, stop_daemon
@@ -93,6 +94,32 @@ class Place:
 
     def _autoloadctl(self, *arguments: str) -> str:
         return _output([sys.executable, "-m", "autoloadd_client.cli", *arguments], self.environment)
+
+
+class InPlace(ABC):
+    """An experiment with a place of its own, which is not left behind where it cannot start."""
+
+    NAME: ClassVar[str]
+    TIMES: ClassVar[int]
+    """How often each kind is measured in a round of a full run."""
+
+    def __init__(self, setting: Setting) -> None:
+        """Raise BenchError where it cannot be measured."""
+        self.times = setting.times(self.TIMES)
+        self.place = Place(setting, self.NAME)
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    @abstractmethod
+    def start(self) -> None:
+        """Do what comes before the first round."""
+
+    def close(self) -> None:
+        """Stop the daemon."""
+        self.place.close()
 
 
 def _output(command: list[str], environment: dict[str, str]) -> str:

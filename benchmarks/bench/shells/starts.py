@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from statistics import median
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.setting import in_turn
+from bench.setting import medians_in_turn
 from bench.verdicts import Goal, PeerFailedError
 
 from .comparing import Comparison
-from .place import Place
+from .place import InPlace
 from .terminals import start_zsh
 
 if TYPE_CHECKING:
-    from bench.setting import Setting
     from bench.verdicts import Figures
 
-STARTS = 5
 INITS = (
     "env _FLASK_COMPLETE=zsh_source flask",
     "env _BLACK_COMPLETE=zsh_source black",
@@ -51,9 +48,11 @@ _QUOTED = re.compile(r"'(_\w+)'")
 _VOLATILE = re.compile(r"^(ZDOTDIR|SHLVL|OLDPWD|_)=.*\n", re.MULTILINE)
 
 
-class ZshStart:
+class ZshStart(InPlace):
     """Goal 4: with 8 tool inits, against none."""
 
+    NAME = "zsh-start"
+    TIMES = 5
     GOALS: ClassVar[tuple[Goal, ...]] = (
         Goal(number=4, what="zsh, start with 8 tool inits, against none", unit="ms",
              ours=CACHED, peer=NONE, at_most=1.15, plus=10),
@@ -64,46 +63,32 @@ class ZshStart:
                    wanted="1.15 of none + 10 ms"),
     )  # fmt: skip
 
-    def __init__(self, setting: Setting) -> None:
+    def start(self) -> None:
         """Start each kind once: the tools' output is cached then, and the functions published."""
-        self._times = setting.times(STARTS)
-        self._place = Place(setting, "zsh-start")
-        try:
-            self._place.zsh(self._place.compinit)
-            self._place.publish()
-            plain = "\n".join(f'eval "$({init})"' for init in INITS)
-            cached = "\n".join(f"autoloadd-eval {init}" for init in INITS)
-            self._files = {
-                NONE: self._place.compinit,
-                NONE_OURS: f"{self._place.plugin}\n{self._place.compinit}",
-                EVAL: f"{self._place.compinit}\n{plain}",
-                CACHED: f"{self._place.plugin}\n{self._place.compinit}\n{cached}",
-            }
-            self._expected: dict[str, str] = {}
-            for kind in self._files:
-                self._time(kind)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Stop the daemon: no shell is open."""
-        self._place.close()
+        self.place.zsh(self.place.compinit)
+        self.place.publish()
+        plain = "\n".join(f'eval "$({init})"' for init in INITS)
+        cached = "\n".join(f"autoloadd-eval {init}" for init in INITS)
+        self._files = {
+            NONE: self.place.compinit,
+            NONE_OURS: f"{self.place.plugin}\n{self.place.compinit}",
+            EVAL: f"{self.place.compinit}\n{plain}",
+            CACHED: f"{self.place.plugin}\n{self.place.compinit}\n{cached}",
+        }
+        self._expected: dict[str, str] = {}
+        for kind in self._files:
+            self._time(kind)
 
     def run_round(self, number: int, figures: Figures) -> None:
         """Start each kind in turn; a round's figure is the median."""
-        taken: dict[str, list[float]] = {kind: [] for kind in self._files}
-        for again in range(self._times):
-            for kind in in_turn(tuple(self._files), number + again):
-                taken[kind].append(self._time(kind))
-        for kind, times in taken.items():
-            figures.add(kind, median(times))
-        self._place.check_daemon()
+        taken = medians_in_turn(self._files, self._time, number=number, times=self.times)
+        figures.add_all(taken)
+        self.place.check_daemon()
 
     def _time(self, kind: str) -> float:
         """Start a shell; return the ms. Raises PeerFailedError unless it has what it must have."""
-        directory = self._place.directory / "start"
-        shell = start_zsh(directory, f"{self._files[kind]}\n{_SHOW}", self._place.environment)
+        directory = self.place.directory / "start"
+        shell = start_zsh(directory, f"{self._files[kind]}\n{_SHOW}", self.place.environment)
         try:
             shell.run("shown")
         finally:

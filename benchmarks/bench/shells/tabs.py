@@ -6,15 +6,16 @@ TAB. Without autoloadd that makes no difference to the tool, which is started ea
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from statistics import median
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.setting import in_turn
+from bench.setting import medians_in_turn
 from bench.verdicts import Goal
 
 from .comparing import Comparison
-from .place import SHELLS, Place
+from .place import SHELLS, InPlace
 from .terminals import start_bash, start_fish, start_zsh
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from .terminals import Shell
 
-TABS = 5
 BEFORE, AFTER = "before", "after"
 
 
@@ -52,61 +52,53 @@ def _compare(
     )
 
 
-class Tabs:
+class Tabs(InPlace):
     """TABs of one shell, of which one has autoloadd and the other has not."""
 
     TABS: ClassVar[tuple[Tab, ...]]
     COMPARISONS: ClassVar[tuple[Comparison, ...]]
     GOALS: ClassVar[tuple[Goal, ...]]
-    NAME: ClassVar[str]
+    TIMES = 5
 
     def __init__(self, setting: Setting) -> None:
-        """Start both shells, and have each complete each line once."""
-        self._times = setting.times(TABS)
-        self.place = Place(setting, self.NAME)
+        """Raise BenchError where it cannot be measured."""
         self._shells: dict[str, Shell] = {}
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(setting)
 
+    @abstractmethod
     def start_up_file(self, which: str) -> str:
         """Return what the shell without autoloadd (BEFORE), or with it, reads."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start_shell(self, directory: Path, rc: str) -> Shell:
         """Return a shell that has read `rc`."""
-        raise NotImplementedError
 
-    def prepare(self) -> None:
-        """Do what autoloadd's user has had done by then."""
+    def start(self) -> None:
+        """Start both shells, and have each complete each line once."""
+        for which in (BEFORE, AFTER):
+            directory = self.place.directory / which
+            self._shells[which] = self.start_shell(directory, self.start_up_file(which))
+            for tab in self.TABS:
+                self._time(tab, which)
 
     def run_round(self, number: int, figures: Figures) -> None:
         """Press TAB in each in turn; a round's figure is the median."""
         for tab, comparison in zip(self.TABS, self.COMPARISONS, strict=True):
-            taken: dict[str, list[float]] = {which: [] for which in self._shells}
-            for again in range(self._times):
-                for which in in_turn(tuple(self._shells), number + again):
-                    taken[which].append(self._shells[which].time_tab(tab.line, tab.completed))
-            figures.add(comparison.before, median(taken[BEFORE]))
-            figures.add(comparison.after, median(taken[AFTER]))
+            taken = medians_in_turn(
+                self._shells, partial(self._time, tab), number=number, times=self.times
+            )
+            figures.add(comparison.before, taken[BEFORE])
+            figures.add(comparison.after, taken[AFTER])
         self.place.check_daemon()
 
     def close(self) -> None:
         """End the shells and the daemon."""
         for shell in self._shells.values():
             shell.end()
-        self.place.close()
+        super().close()
 
-    def _start(self) -> None:
-        self.prepare()
-        for which in (BEFORE, AFTER):
-            directory = self.place.directory / which
-            shell = self.start_shell(directory, self.start_up_file(which))
-            self._shells[which] = shell
-            for tab in self.TABS:
-                shell.time_tab(tab.line, tab.completed)
+    def _time(self, tab: Tab, which: str) -> float:
+        return self._shells[which].time_tab(tab.line, tab.completed)
 
 
 class ZshTabs(Tabs):
@@ -123,10 +115,11 @@ class ZshTabs(Tabs):
     COMPARISONS = tuple(_compare("zsh", tab, number=1, part=20, or_at_most=10) for tab in TABS)
     GOALS = tuple(each.goal for each in COMPARISONS if each.goal)
 
-    def prepare(self) -> None:
-        """The functions are published, as they are after the first shell."""
+    def start(self) -> None:
+        """Publish the functions before, as they are after the first shell."""
         self.place.zsh(self.place.compinit)
         self.place.publish()
+        super().start()
 
     def start_shell(self, directory: Path, rc: str) -> Shell:
         """Return an interactive zsh."""

@@ -12,9 +12,8 @@ from autoloadd_client.outputs.answering import Asked
 from autoloadd_client.outputs.question import QuestionError, read_question
 from autoloadd_protocol.rendezvous import is_switched_off
 
-from .conventions import error_line
-from .descriptors import STDERR, STDOUT, write_all
-from .statuses import BROKEN_PIPE, INTERRUPTED, USAGE
+from .descriptors import deliver, tell
+from .statuses import INTERRUPTED, USAGE
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -79,9 +78,7 @@ def add_commands(subparsers: Subparsers) -> None:
 
 def run_cached(_context: Context) -> int:
     """Tell that the options of all commands belong elsewhere here."""
-    message = "put `cached` first: autoloadctl cached [OPTION]... TOOL ARGS..."
-    write_all(STDERR, error_line(message).encode())
-    return USAGE
+    return tell(USAGE, "put `cached` first: autoloadctl cached [OPTION]... TOOL ARGS...")
 
 
 def run_fast(arguments: list[str]) -> None:
@@ -104,12 +101,11 @@ def answer(arguments: list[str]) -> int:
     try:
         question = read_question(arguments)
     except QuestionError as exc:
-        write_all(STDERR, os.fsencode(error_line(exc)))
-        return USAGE
+        return tell(USAGE, exc)
     program = None if is_switched_off(os.environ) else question.find_program(os.environ)
     asked = None if program is None else Asked(question, program, None)
     if asked is not None and asked.blob is not None:
-        return _print(asked.blob, question.status)
+        return deliver(asked.blob, question.status)
     if asked is None or not asked.is_cached:
         _become(question)
     _load_site()
@@ -117,18 +113,7 @@ def answer(arguments: list[str]) -> int:
         ran = asked.make()
     except OSError as exc:
         return _tell_failure(question, exc)
-    return _print(ran.output, ran.status)
-
-
-def _print(output: bytes, status: int) -> int:
-    try:
-        write_all(STDOUT, output)
-    except BrokenPipeError:
-        return BROKEN_PIPE
-    except OSError as exc:
-        write_all(STDERR, error_line(f"stdout: {exc.strerror}").encode())
-        return USAGE
-    return status
+    return deliver(ran.output, ran.status)
 
 
 def _become(question: Question) -> NoReturn:
@@ -144,9 +129,8 @@ def _become(question: Question) -> NoReturn:
 
 
 def _tell_failure(question: Question, error: OSError) -> int:
-    message = error_line(f"{question.words[0]}: {error.strerror}")
-    write_all(STDERR, os.fsencode(message))
-    return _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_RUN
+    status = _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_RUN
+    return tell(status, f"{question.words[0]}: {error.strerror}")
 
 
 def _load_site() -> None:

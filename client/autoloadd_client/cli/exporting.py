@@ -94,14 +94,11 @@ def _begin(cache: Cache, producer: Producer) -> _Export:
 
 def _read_entries(cache: Cache) -> Iterator[tuple[str, Entry]]:
     """Yield what the cache has, in the order of the names' bytes, with a bar on a terminal."""
-    progress = Progress(sys.stderr, "reading", cache.count())
-    try:
+    with Progress(sys.stderr, "reading", cache.count()) as progress:
         names = (name for name, _ in cache.names())
         for done, found in enumerate(cache.get_entries(names), start=1):
             yield found
             progress.show(done)
-    finally:
-        progress.clear()
 
 
 def _encode_portable(_context: Context, cache: Cache, export: _Export) -> Iterator[bytes]:

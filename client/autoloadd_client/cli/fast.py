@@ -15,9 +15,9 @@ from autoloadd_protocol.errors import FrameError, RendezvousError
 from autoloadd_protocol.limits import NAME_BYTES
 from autoloadd_protocol.producer import parse_producer
 
-from .descriptors import STDERR, STDOUT, write_all
+from .descriptors import deliver, tell
 from .quick import ask
-from .statuses import BROKEN_PIPE, FOUND, INTERRUPTED, MISS, USAGE
+from .statuses import FOUND, INTERRUPTED, MISS
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -69,30 +69,8 @@ def _get(producer: Producer, name: str, socket: str | None, mtime: int | None) -
         except ValueError:
             return None  # of a producer that cannot be: the full path says so
         if failure is not None:
-            return _tell(*failure)
-    return _deliver(blob)
-
-
-def _deliver(blob: bytes | None) -> int:
-    if blob is None:
-        return MISS
-    try:
-        write_all(STDOUT, blob)
-    except BrokenPipeError:
-        return BROKEN_PIPE
-    except OSError as exc:
-        return _tell(USAGE, f"stdout: {exc.strerror}")
-    return FOUND
-
-
-def _tell(status: int, message: str) -> int:
-    from .conventions import error_line  # noqa: PLC0415  not for what is found or missed
-
-    try:
-        write_all(STDERR, os.fsencode(error_line(message)))
-    except OSError:
-        return status  # there is no one to tell
-    return status
+            return tell(*failure)
+    return MISS if blob is None else deliver(blob, FOUND)
 
 
 def _split(arguments: list[str]) -> dict[str, str] | None:

@@ -164,20 +164,14 @@ def _check_size(size: int, path: str, most: int) -> None:
 
 
 def _plan(cache: Cache, incoming: Incoming) -> Plan:
-    progress = Progress(sys.stderr, "comparing", len(incoming.offers))
-    try:
+    with Progress(sys.stderr, "comparing", len(incoming.offers)) as progress:
         return plan_merge(cache, incoming, progress.show)
-    finally:
-        progress.clear()
 
 
 def _store(context: Context, cache: Cache, incoming: Incoming, plan: Plan) -> int:
-    progress = Progress(sys.stderr, "storing", len(plan.new) + len(plan.replaced))
     sync = context.arguments.sync
-    try:
+    with Progress(sys.stderr, "storing", len(plan.new) + len(plan.replaced)) as progress:
         return carry_out(cache, incoming, plan, sync=sync, on_progress=progress.show)
-    finally:
-        progress.clear()
 
 
 def _report(

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from autoloadd_client.asking import refuse_switched_off
@@ -37,9 +37,17 @@ from autoloadd_client.shells.zwc import MAX_DIGEST_BYTES, build_digest, read_fun
 
 from .conventions import FailedError, UsageError
 from .publish import NOTHING_CHANGED
+from .signals import end_cleanly_on
 from .statuses import FOUND, REFUSED, USAGE
-from .text import format_count, format_duration, format_size, make_printable
-from .warm import Outcome, ask_what_is_missing, compile_into, end_cleanly, store
+from .text import format_count, format_duration, format_size
+from .warm import (
+    Outcome,
+    ask_what_is_missing,
+    compile_into,
+    refuse_foreign_options,
+    say_left_out,
+    store,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,8 +77,8 @@ class _Published:
 
 def run_publish(context: Context) -> int:
     """Look whether anything has changed; compile, build and change over where it has."""
-    _refuse_foreign_options(context)
-    signal.signal(signal.SIGTERM, end_cleanly)
+    refuse_foreign_options(context, "publish")
+    end_cleanly_on(signal.SIGTERM)
     started = time.monotonic_ns()
     zsh = find_zsh(context.arguments.binary)
     socket = find_socket(context.socket_path)
@@ -91,15 +99,6 @@ def run_publish(context: Context) -> int:
         raise FailedError(USAGE, f"{exc.filename or place}: {exc.strerror}") from exc
     _report(context, zsh, place, published, time.monotonic_ns() - started)
     return FOUND
-
-
-def _refuse_foreign_options(context: Context) -> None:
-    arguments = context.arguments
-    if arguments.producer is not None or arguments.mtime is not None:
-        raise UsageError(
-            "publish asks zsh itself for producer and time: leave out --producer and --mtime; "
-            "--binary PATH takes another zsh than the one in PATH"
-        )
 
 
 def _publish(context: Context, zsh: Zsh, place: str, directories: list[str]) -> _Published:
@@ -214,15 +213,12 @@ def _report(context: Context, zsh: Zsh, place: str, published: _Published, took_
                 "compiled": published.compiled,
                 "digest_bytes": published.size,
                 "ns": took_ns,
-                "left_out": [
-                    {"path": left.path, "reason": left.reason} for left in published.left_out
-                ],
+                "left_out": [asdict(left) for left in published.left_out],
             }
         )
         return
     context.say(_summarise(context, zsh, place, published, took_ns))
-    for left in published.left_out:
-        context.say(f"left out {make_printable(left.path)}: {make_printable(left.reason)}")
+    say_left_out(context, published.left_out)
 
 
 def _summarise(context: Context, zsh: Zsh, place: str, published: _Published, took_ns: int) -> str:

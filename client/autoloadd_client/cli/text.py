@@ -10,6 +10,7 @@ from .conventions import escape_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -119,7 +120,10 @@ class Palette:
 
 
 class Progress:
-    """A bar on a terminal; nothing anywhere else. Redrawn at most 20 times a second."""
+    """A bar on a terminal; nothing anywhere else. Redrawn at most 20 times a second.
+
+    A context: at its end the bar is taken away, since the lines that follow say what came of it.
+    """
 
     def __init__(self, stream: TextIO, label: str, total: int) -> None:
         self._stream = stream
@@ -127,6 +131,14 @@ class Progress:
         self._total = total
         self._on = stream.isatty() and total > 0
         self._drawn_at = float("-inf")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._on:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
 
     def show(self, done: int) -> None:
         """Draw how far it is."""
@@ -138,9 +150,3 @@ class Progress:
         bar = "█" * cells + "░" * (_BAR_CELLS - cells)
         self._stream.write(f"\r{self._label} {bar} {done:,} of {self._total:,}\x1b[K")
         self._stream.flush()
-
-    def clear(self) -> None:
-        """Take the bar away again: the lines that follow say what came of it."""
-        if self._on:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()

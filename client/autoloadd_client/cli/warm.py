@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from autoloadd_client.entry import Entry
 from autoloadd_client.publishing.watching import without_farms
@@ -16,7 +16,8 @@ from autoloadd_client.shells.zsh import LeftOut, find_functions, find_zsh
 from autoloadd_client.shells.zsh_compile import compile_functions
 
 from .conventions import UsageError
-from .statuses import FOUND, MISS, TERMINATED
+from .signals import end_cleanly_on
+from .statuses import FOUND, MISS
 from .text import Progress, format_count, format_duration, format_size, make_printable
 
 if TYPE_CHECKING:
@@ -43,9 +44,8 @@ class Outcome:
 
 def run_warm(context: Context) -> int:
     """Find, ask what is missing, compile just that, store it in one go, and say what was done."""
-    _refuse_foreign_options(context)
-    # Python's own answer to SIGTERM would leave the directory with the compiled files behind.
-    signal.signal(signal.SIGTERM, end_cleanly)
+    refuse_foreign_options(context, "warm")
+    end_cleanly_on(signal.SIGTERM)
     started = time.monotonic_ns()
     directories = _check_directories(context)
     zsh = find_zsh(context.arguments.binary)
@@ -61,18 +61,14 @@ def run_warm(context: Context) -> int:
     return FOUND if outcome.fresh or outcome.entries or not outcome.left_out else MISS
 
 
-def _refuse_foreign_options(context: Context) -> None:
+def refuse_foreign_options(context: Context, command: str) -> None:
+    """Raise UsageError where the user says what only zsh knows."""
     arguments = context.arguments
     if arguments.producer is not None or arguments.mtime is not None:
         raise UsageError(
-            "warm asks zsh itself for producer and time: leave out --producer and --mtime; "
+            f"{command} asks zsh itself for producer and time: leave out --producer and --mtime; "
             "--binary PATH takes another zsh than the one in PATH"
         )
-
-
-def end_cleanly(_number: int, _frame: object) -> NoReturn:
-    """End by SystemExit: what is in `with` is left as by any other exception."""
-    sys.exit(TERMINATED)
 
 
 def _check_directories(context: Context) -> Sequence[str]:
@@ -104,28 +100,24 @@ def ask_what_is_missing(cache: Cache, functions: Sequence[Function], zsh: Zsh) -
 
 def compile_into(zsh: Zsh, functions: Sequence[Function], outcome: Outcome) -> None:
     """Have zsh compile functions, and add what comes of them to the outcome."""
-    progress = Progress(sys.stderr, "compiling", len(functions))
-    for done, result in enumerate(compile_functions(zsh, functions), start=1):
-        if isinstance(result, LeftOut):
-            outcome.left_out.append(result)
-        else:
-            function = result.function
-            outcome.entries[function.name] = Entry(
-                result.blob, fingerprint=function.fingerprint, binary_mtime_ns=zsh.mtime_ns
-            )
-        progress.show(done)
-    progress.clear()
+    with Progress(sys.stderr, "compiling", len(functions)) as progress:
+        for done, result in enumerate(compile_functions(zsh, functions), start=1):
+            if isinstance(result, LeftOut):
+                outcome.left_out.append(result)
+            else:
+                function = result.function
+                outcome.entries[function.name] = Entry(
+                    result.blob, fingerprint=function.fingerprint, binary_mtime_ns=zsh.mtime_ns
+                )
+            progress.show(done)
 
 
 def store(cache: Cache, outcome: Outcome) -> None:
     """Cache what was compiled, in one go."""
     if not outcome.entries:
         return
-    progress = Progress(sys.stderr, "storing", len(outcome.entries))
-    try:
+    with Progress(sys.stderr, "storing", len(outcome.entries)) as progress:
         cache.merge(outcome.entries, on_progress=progress.show)
-    finally:
-        progress.clear()
 
 
 def _report(context: Context, zsh: Zsh, found: Found, outcome: Outcome, took_ns: int) -> None:
@@ -140,14 +132,17 @@ def _report(context: Context, zsh: Zsh, found: Found, outcome: Outcome, took_ns:
                 "fresh": outcome.fresh,
                 "blob_bytes": outcome.blob_bytes,
                 "ns": took_ns,
-                "left_out": [
-                    {"path": left.path, "reason": left.reason} for left in outcome.left_out
-                ],
+                "left_out": [asdict(left) for left in outcome.left_out],
             }
         )
         return
     context.say(_summarise(zsh, found, outcome, took_ns))
-    for left in outcome.left_out:
+    say_left_out(context, outcome.left_out)
+
+
+def say_left_out(context: Context, left_out: Sequence[LeftOut]) -> None:
+    """Name the files that are not cached."""
+    for left in left_out:
         context.say(f"left out {make_printable(left.path)}: {make_printable(left.reason)}")
 
 

@@ -14,29 +14,31 @@ _FILE = "zsh-away"
 
 def is_away(directory: str, shell: int, now: int) -> bool:
     """Tell whether a shell (its process id) need not ask. `now` is in seconds."""
-    seen = set()
-    for line in _read(directory):
-        time, _, process = line.partition(b" ")
-        if time.isdigit() and process.isdigit() and 0 <= now - int(time) < AWAY_SECONDS:
-            seen.add(int(process))
+    seen = _shells_that_waited(directory, now)
     return shell in seen or len(seen) > 1
 
 
 def note_absence(directory: str, shell: int, now: int) -> None:
     """Remember that a shell has waited in vain."""
     line = b"%d %d\n" % (now, shell)
-    is_old = not any(
-        0 <= now - int(time) < AWAY_SECONDS
-        for time in (known.partition(b" ")[0] for known in _read(directory))
-        if time.isdigit()
-    )
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if is_old else os.O_APPEND)
+    kept = os.O_APPEND if _shells_that_waited(directory, now) else os.O_TRUNC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | kept
     try:
         descriptor = os.open(f"{directory}/{_FILE}", flags, 0o600)
         os.write(descriptor, line)
         os.close(descriptor)
     except OSError:
         return  # then the next one waits, too
+
+
+def _shells_that_waited(directory: str, now: int) -> set[int]:
+    """Return the process ids of those that waited in vain just now."""
+    seen = set()
+    for line in _read(directory):
+        time, _, process = line.partition(b" ")
+        if time.isdigit() and process.isdigit() and 0 <= now - int(time) < AWAY_SECONDS:
+            seen.add(int(process))
+    return seen
 
 
 def _read(directory: str) -> list[bytes]:

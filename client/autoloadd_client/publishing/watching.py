@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from autoloadd_client.shells.fingerprint import describe
+
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,12 +41,12 @@ def observe(binary: str, directories: Iterable[str], now_ns: int) -> bytes:
     `now_ns`, may be written once more without a new time that zsh could see: with such a file the
     text differs from every other one. Raises OSError where the program is not there.
     """
-    texts = [FORMAT, _describe(os.path.realpath(binary), os.stat(binary))]
+    texts = [FORMAT, describe(os.path.realpath(binary), os.stat(binary))]
     recent = False
     for directory in directories:
         texts.append(os.fsencode(directory) + b"\0")
         for path, found in _stats_of(directory):
-            texts.append(_describe(path, found))
+            texts.append(describe(path, found))
             recent = recent or is_recent(found.st_mtime_ns, now_ns)
     if recent:
         texts.append(_RECENT + b"%d\0" % now_ns)
@@ -138,11 +140,3 @@ def _stat_of(path: str) -> os.stat_result | None:
         return os.stat(path)
     except OSError:
         return None
-
-
-def _describe(path: str, found: os.stat_result) -> bytes:
-    return os.fsencode(path) + b"\0%d\0%d\0%d\0" % (
-        found.st_size,
-        found.st_ino,
-        found.st_mtime_ns,
-    )

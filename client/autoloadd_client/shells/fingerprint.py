@@ -12,6 +12,10 @@ def fingerprint_file(path: str) -> bytes:
     see docs/protocol.md. Raises OSError where the file cannot be found.
     """
     real = os.path.realpath(path, strict=True)
-    found = os.stat(real)
-    numbers = f"\0{found.st_size}\0{found.st_ino}\0{found.st_mtime_ns}\0"
-    return os.fsencode(real) + numbers.encode("ascii")
+    return describe(real, os.stat(real))
+
+
+def describe(real: str, found: os.stat_result) -> bytes:
+    """Return the same for a file that was looked at already; `real` is its real path."""
+    numbers = b"\0%d\0%d\0%d\0" % (found.st_size, found.st_ino, found.st_mtime_ns)
+    return os.fsencode(real) + numbers

@@ -30,7 +30,6 @@ _START_SECONDS = 10.0
 _MARK = "autoloadd-begins-here"
 _USE = re.compile(rb"\s*autoloadd-(?:eval|complete)\s")
 
-SHELLS = ("zsh", "bash", "fish")
 _SOURCES = {
     "zsh": "autoloadd.plugin.zsh",
     "bash": "autoloadd.bash",

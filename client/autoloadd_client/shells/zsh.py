@@ -95,18 +95,20 @@ def find_zsh(binary: str | None = None) -> Zsh:
         version, fpath = _describe(path)
         mtime_ns, width = os.stat(real).st_mtime_ns, read_pointer_width(real)
     except subprocess.CalledProcessError as exc:
+        ended = describe_end(exc.returncode)
         raise ShellFailedError(
-            f"{path} is not a zsh: asked for its version and fpath, {_describe_end(exc)}"
+            f"{path} is not a zsh: asked for its version and fpath, it {ended}"
         ) from exc
     except (OSError, subprocess.SubprocessError) as exc:
         raise ShellFailedError(f"{path} could not say its version and fpath: {exc}") from exc
     return Zsh(path, real, version, width, mtime_ns, fpath)
 
 
-def _describe_end(ended: subprocess.CalledProcessError) -> str:
-    if ended.returncode < 0:
-        return f"it was ended by {signal.Signals(-ended.returncode).name}"
-    return f"it ended with status {ended.returncode}"
+def describe_end(returncode: int) -> str:
+    """Return how a process ended: "ended with status 1", "was ended by SIGKILL"."""
+    if returncode < 0:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    return f"ended with status {returncode}"
 
 
 def _describe(binary: str) -> tuple[str, tuple[str, ...]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import signal
 import subprocess
 import tempfile
 import time
@@ -19,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 from autoloadd_protocol.limits import BLOB_BYTES
 
 from .fingerprint import fingerprint_file
-from .zsh import Function, LeftOut
+from .zsh import Function, LeftOut, describe_end
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -140,7 +139,7 @@ class _Compiler:
         self._process = None
         lost = self._jobs.popleft() if self._jobs else None
         self._start()
-        return [] if lost is None else [(*lost, failure or f"zsh {_describe_end(status)}")]
+        return [] if lost is None else [(*lost, failure or f"zsh {describe_end(status)}")]
 
     def _start(self) -> None:
         if not self._jobs:
@@ -174,12 +173,6 @@ def _wait_for_any(compilers: Sequence[_Compiler]) -> list[_Done]:
         late = min(busy, key=lambda compiler: compiler.deadline)
         return late.give_up_file()
     return done
-
-
-def _describe_end(status: int) -> str:
-    if status >= 0:
-        return f"ended with status {status}"
-    return f"was ended by {signal.Signals(-status).name}"
 
 
 def _collect(base: str, function: Function, failure: str | None) -> Compiled | LeftOut:

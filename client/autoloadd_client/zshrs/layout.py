@@ -21,7 +21,6 @@ ENTRIES_AT = 40
 ENTRY_BYTES = 32
 DISPLACEMENT_BYTES = 4
 
-STRING_BYTES = 8
 INLINE_BYTES = 7
 """A string of at most so many bytes lies in its own field."""
 OUT_OF_LINE = 0x80

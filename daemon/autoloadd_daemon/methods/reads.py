@@ -65,7 +65,7 @@ def get(context: Context, session: Session, params: Params) -> Parts:
         shard.misses += 1
         return _MISS
     shard.hits += 1
-    return [_buffer_of(record)[record.start : record.end]]
+    return parts_of(record)
 
 
 def get_many(context: Context, session: Session, params: Params) -> Parts | Steps[Parts]:

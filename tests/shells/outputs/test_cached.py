@@ -376,12 +376,13 @@ def test_a_stderr_that_nobody_reads_hinders_nothing(
     tool: Tool, daemon: Daemon, tmp_path: Path
 ) -> None:
     tool.write("echo oops >&2; echo slow")
-    with open("/dev/full", "wb") as full:
-        ran = subprocess.run(
-            [*COMMAND, "slow"], stdout=subprocess.PIPE, stderr=full, check=False, timeout=60,
-            env=shell_environment(tmp_path, tool, daemon),
-        )  # fmt: skip
-    assert (ran.returncode, ran.stdout) == (0, b"slow\n")
+    for word, expected in (("slow", (0, b"slow\n")), ("nosuchtool", (127, b"")), ("-x", (2, b""))):
+        with open("/dev/full", "wb") as full:
+            ran = subprocess.run(
+                [*COMMAND, word], stdout=subprocess.PIPE, stderr=full, check=False, timeout=60,
+                env=shell_environment(tmp_path, tool, daemon),
+            )  # fmt: skip
+        assert (ran.returncode, ran.stdout) == expected
 
 
 def test_a_reader_that_goes_away_and_a_full_disk_under_stdout(
