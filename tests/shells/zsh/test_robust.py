@@ -32,9 +32,9 @@ EVAL = "autoloadd-eval $TOOL; print -r -- $? $GREETING"
 IS_THERE = "f() { local _autoloadd_place; _autoloadd_is_there; print $? }; f"
 
 
-def evaluates(environment: dict[str, str], script: str = EVAL) -> bool:
-    """Tell whether the tool's text is evaluated, and nothing else is seen."""
-    return output_of(script, environment=environment) == "0 hello\n"
+def check_that_it_evaluates(environment: dict[str, str], script: str = EVAL) -> None:
+    """The tool's text is evaluated, and nothing else is seen."""
+    assert output_of(script, environment=environment) == "0 hello\n"
 
 
 # ---- no daemon that may be asked
@@ -42,12 +42,12 @@ def evaluates(environment: dict[str, str], script: str = EVAL) -> bool:
 
 def test_no_daemon(home: Path, tool: Tool) -> None:
     environment = environment_for(str(home / "socket"), TOOL=str(tool.path))
-    assert evaluates(environment)
+    check_that_it_evaluates(environment)
     (home / "socket").write_text("")
-    assert evaluates(environment)
+    check_that_it_evaluates(environment)
     environment["AUTOLOADD_SOCKET"] = str(home / "none" / "socket")
-    assert evaluates(environment)
-    assert evaluates({"PATH": environment["PATH"], "TOOL": str(tool.path)})
+    check_that_it_evaluates(environment)
+    check_that_it_evaluates({"PATH": environment["PATH"], "TOOL": str(tool.path)})
     assert not list(home.glob("zsh-*"))
 
 
@@ -57,7 +57,7 @@ def test_a_socket_that_nobody_listens_at(daemon: Daemon, tool: Tool) -> None:
     daemon.start()
     daemon.process.kill()  # type: ignore[union-attr]
     daemon.wait()
-    assert evaluates(environment)
+    check_that_it_evaluates(environment)
     # Nothing was waited for, so nobody has to be told.
     assert not (daemon.directory / "zsh-away").exists()
 
@@ -66,7 +66,7 @@ def test_a_socket_that_nobody_listens_at(daemon: Daemon, tool: Tool) -> None:
 def test_switched_off(variable: str, daemon: Daemon, tool: Tool) -> None:
     for off in ("0", "false", "NO", " no "):
         environment = environment_for(daemon.socket_path, TOOL=str(tool.path), **{variable: off})
-        assert evaluates(environment)
+        check_that_it_evaluates(environment)
         assert daemon.status()["shards"] == 0, off
 
 
@@ -78,16 +78,16 @@ def test_a_path_that_zsocket_would_cut(daemon: Daemon, tool: Tool, home: Path) -
     environment = environment_for(longest, TOOL=str(tool.path))
     for more in ("s", "ss"):
         (home / f"socket{more}").symlink_to("socket")
-        assert evaluates({**environment, "AUTOLOADD_SOCKET": longest + more})
+        check_that_it_evaluates({**environment, "AUTOLOADD_SOCKET": longest + more})
     assert daemon.status()["shards"] == 0
-    assert evaluates(environment)
+    check_that_it_evaluates(environment)
     wait_until(lambda: daemon.status()["shards"] == 1, 20, "the put")
 
 
 def test_a_directory_that_others_can_reach(daemon: Daemon, tool: Tool) -> None:
     for mode in (0o755, 0o710, 0o702):
         daemon.directory.chmod(mode)
-        assert evaluates(environment_for(daemon.socket_path, TOOL=str(tool.path)))
+        check_that_it_evaluates(environment_for(daemon.socket_path, TOOL=str(tool.path)))
         daemon.directory.chmod(0o700)
         assert daemon.status()["shards"] == 0, oct(mode)
 
@@ -96,7 +96,7 @@ def test_a_directory_of_another_user(daemon: Daemon, tool: Tool) -> None:
     if os.geteuid() != 0:
         pytest.fail("only root can give a directory to somebody else")
     os.chown(daemon.directory, 1234, 1234)
-    assert evaluates(environment_for(daemon.socket_path, TOOL=str(tool.path)))
+    check_that_it_evaluates(environment_for(daemon.socket_path, TOOL=str(tool.path)))
     os.chown(daemon.directory, 0, 0)
     assert daemon.status()["shards"] == 0
 
@@ -143,7 +143,7 @@ def test_a_hung_daemon_is_waited_for_once(stopped: Daemon, tool: Tool) -> None:
     del environment["AUTOLOADD_WAIT_MS"]
     script = f"{EVAL}; for i in 1 2 3 4 5 6; do autoloadd-eval $TOOL $i; done"
     for seen in (1, 2, 2, 2):
-        assert evaluates(environment, script)
+        check_that_it_evaluates(environment, script)
         assert len(away_file(stopped)) == seen
     assert tool.runs == 4 * 7
 
@@ -196,7 +196,7 @@ def test_a_daemon_that_is_back_is_asked_after_30_s(daemon: Daemon, tool: Tool) -
         lines = " ".join(f"$(( now - {age} ))\\ {pid}" for pid, age in enumerate(ages, 1))
         script = f"integer now={now}; print -l -- {lines} >| {path}; {EVAL}"
         before = tool.runs
-        assert evaluates(
+        check_that_it_evaluates(
             environment, script.replace("$TOOL", f"$TOOL {ages}".replace("(", "").replace(")", ""))
         )
         assert tool.runs == before + 1
@@ -213,8 +213,8 @@ def test_what_else_stands_in_that_file(daemon: Daemon, tool: Tool) -> None:
     ):
         path.write_text(text)
         script = EVAL.replace("$TOOL", f"$TOOL {number}")
-        assert evaluates(environment, script)
-        assert evaluates(environment, script)
+        check_that_it_evaluates(environment, script)
+        check_that_it_evaluates(environment, script)
     assert tool.runs == 4
 
 
@@ -303,19 +303,19 @@ def test_a_daemon_that_is_stopped_while_another_shell_runs_it(
 def test_a_stopped_daemon_is_not_tried_again(daemon: Daemon, tool: Tool) -> None:
     """Each try would stay in its queue until it goes on; a full one blocks whoever comes."""
     environment = environment_for(daemon.socket_path, TOOL=str(tool.path))
-    assert evaluates(environment)
+    check_that_it_evaluates(environment)
     assert (daemon.directory / "zsh-daemon").read_text() == f"{daemon.pid}\n"
     away = daemon.directory / "zsh-away"
     away.write_text("1 1\n")
     os.kill(daemon.pid, signal.SIGSTOP)
     assert output_of(IS_THERE, environment=environment) == "1\n"
     assert tool.runs == 1
-    assert evaluates(environment)
+    check_that_it_evaluates(environment)
     assert tool.runs == 2
     assert away.read_text() == "1 1\n"
     os.kill(daemon.pid, signal.SIGCONT)
     assert output_of(IS_THERE, environment=environment) == "0\n"
-    assert evaluates(environment)
+    check_that_it_evaluates(environment)
     assert tool.runs == 2
 
 
@@ -373,7 +373,7 @@ def test_another_server(script: Callable[[Peer], None], home: Path, tool: Tool) 
     environment = environment_for(server.path, TOOL=str(tool.path))
     # What never comes is waited for: less long than a test may.
     environment["AUTOLOADD_WAIT_MS"] = "300"
-    assert evaluates(environment, f"{EVAL}; autoloadd-eval $TOOL 2; autoloadd-eval $TOOL 3")
+    check_that_it_evaluates(environment, f"{EVAL}; autoloadd-eval $TOOL 2; autoloadd-eval $TOOL 3")
     server.stop()
     assert tool.runs == 3
 
@@ -389,7 +389,7 @@ def test_a_server_without_leases(home: Path, tool: Tool) -> None:
         peer.wait_for_end()
 
     server = ScriptedServer(home / "socket", (script,))
-    assert evaluates(environment_for(server.path, TOOL=str(tool.path)))
+    check_that_it_evaluates(environment_for(server.path, TOOL=str(tool.path)))
     server.stop()
     assert stored[0][1] == b"GREETING=hello\n"
     assert HELLO["features"] == ()
@@ -410,7 +410,7 @@ def test_an_answer_to_somebody_else(crossed: str, home: Path, tool: Tool) -> Non
         peer.wait_for_rest()
 
     server = ScriptedServer(home / "socket", (script,))
-    assert evaluates(environment_for(server.path, TOOL=str(tool.path)))
+    check_that_it_evaluates(environment_for(server.path, TOOL=str(tool.path)))
     server.stop()
 
 
@@ -418,7 +418,7 @@ def test_a_daemon_that_dies_while_the_tool_runs(daemon: Daemon, tool: Tool) -> N
     """A write to what is closed would kill zsh."""
     tool.write(f"kill -9 {daemon.pid}; sleep 0.1; echo GREETING=hello")
     environment = environment_for(daemon.socket_path, TOOL=str(tool.path))
-    assert evaluates(environment, f"{EVAL}; trap")
+    check_that_it_evaluates(environment, f"{EVAL}; trap")
     daemon.wait()
 
 
