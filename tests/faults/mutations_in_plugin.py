@@ -14,7 +14,6 @@ FAITHFUL = f"{_TESTS}/test_faithful.py"
 STARTUP = f"{_TESTS}/test_startup.py"
 COMPLETION = f"{_TESTS}/test_completion.py"
 ZSH_VECTORS = f"{_TESTS}/test_vectors.py"
-FARM = "tests/shells/publish/test_farm.py"
 
 
 def _bug(name: str, before: str, after: str, *tests: str) -> Mutation:
@@ -254,13 +253,11 @@ PLUGIN_MUTATIONS: tuple[Mutation, ...] = (
         "  (( times[1] < newest[1] ))\n",
         "  false\n",
         STARTUP,
-        FARM,
     ),
     _bug(
         "a directory that changed in the same second is not published",
         "for format in %s %s%9.; do",
         "for format in %s; do",
         STARTUP,
-        FARM,
     ),
 )

@@ -636,41 +636,10 @@ _autoloadd_declares() {
   [[ $_autoloadd_text == ${~start}(${~word}${~end}|.[[:space:]]*) ]]
 }
 
-# ---- start-up, and compiled functions
+# ---- what a start asks for
 
-# Set $others to fpath without what is ours, and $farm to where `autoloadctl publish zsh` laid out the
-# functions of this very fpath; to '' where it did not.
-_autoloadd_find_farm() {
-  local _autoloadd_place _autoloadd_path mine said
-  local -aU directories
-  _autoloadd_farm=
-  _autoloadd_place || return 1
-  _autoloadd_others=( ${fpath:#${_autoloadd_place:h}/zsh-*/(farm|completions)} )
-  directories=( ${(M)_autoloadd_others:#/*} )
-  mine=${(pj:\0:)directories}
-  {
-    for _autoloadd_path in ${_autoloadd_place:h}/zsh-$ZSH_VERSION-$#mine-*/fpath(N); do
-      said=$(<$_autoloadd_path)
-      [[ $said == $mine && -O $_autoloadd_path ]] || continue
-      _autoloadd_farm=${_autoloadd_path:h}
-      break
-    done
-  } 2>/dev/null
-}
-
-# Put it before the first directory of fpath that it stands for: its names are looked up before theirs.
-# Not around a relative directory: that may hide what comes later. $1: the parts to put there.
-_autoloadd_take_farm() {
-  local -i first=${_autoloadd_others[(i)/*]} last=${_autoloadd_others[(I)/*]}
-  if [[ -n $_autoloadd_farm && -z ${(M)_autoloadd_others[first,last]:#[^/]*} ]]; then
-    fpath=( $_autoloadd_others[1,first-1] $_autoloadd_farm/$^@ $_autoloadd_others[first,-1] )
-  elif (( $#_autoloadd_others && $#_autoloadd_others < $#fpath )); then
-    fpath=( $_autoloadd_others )
-  fi
-}
-
-# Until its first prompt a shell asks for what the last one asked for, which left its requests in a file
-# beside the socket. They are sent all at once: a connection for each takes some times as long.
+# Until its first prompt a shell asks for what the last one did, whose requests are in a file beside the
+# socket. They are sent at once: with a connection for each, an `autoloadd-eval` takes three times as long.
 typeset -gi _autoloadd_is_starting=0    # 1: before the first prompt of an interactive shell
 typeset -gaU _autoloadd_asked_for=()    # the names that this shell asked for
 typeset -ga _autoloadd_announced=()     # those that the last one did
@@ -733,6 +702,39 @@ _autoloadd_end_start() {
   [[ ${(pj:\0\0:)_autoloadd_asked_for} == "${(pj:\0\0:)_autoloadd_announced}" ]] || _autoloadd_announce
 }
 
+# ---- start-up, and compiled functions
+
+# Set $others to fpath without what is ours, and $farm to where `autoloadctl publish zsh` laid out the
+# functions of this very fpath; to '' where it did not.
+_autoloadd_find_farm() {
+  local _autoloadd_place _autoloadd_path mine said
+  local -aU directories
+  _autoloadd_farm=
+  _autoloadd_place || return 1
+  _autoloadd_others=( ${fpath:#${_autoloadd_place:h}/zsh-*/(farm|completions)} )
+  directories=( ${(M)_autoloadd_others:#/*} )
+  mine=${(pj:\0:)directories}
+  {
+    for _autoloadd_path in ${_autoloadd_place:h}/zsh-$ZSH_VERSION-$#mine-*/fpath(N); do
+      said=$(<$_autoloadd_path)
+      [[ $said == $mine && -O $_autoloadd_path ]] || continue
+      _autoloadd_farm=${_autoloadd_path:h}
+      break
+    done
+  } 2>/dev/null
+}
+
+# Put it before the first directory of fpath that it stands for: its names are looked up before theirs.
+# Not around a relative directory: that may hide what comes later. $1: the parts to put there.
+_autoloadd_take_farm() {
+  local -i first=${_autoloadd_others[(i)/*]} last=${_autoloadd_others[(I)/*]}
+  if [[ -n $_autoloadd_farm && -z ${(M)_autoloadd_others[first,last]:#[^/]*} ]]; then
+    fpath=( $_autoloadd_others[1,first-1] $_autoloadd_farm/$^@ $_autoloadd_others[first,-1] )
+  elif (( $#_autoloadd_others && $#_autoloadd_others < $#fpath )); then
+    fpath=( $_autoloadd_others )
+  fi
+}
+
 # At the end of this file. compinit would look at each file of the completions, so they have time.
 _autoloadd_begin() {
   local _autoloadd_farm
@@ -784,6 +786,8 @@ _autoloadd_others_changed() {
   (( times[1] < newest[1] ))
 }
 
+# ---- whose completion is known
+
 # The tools whose completion asks the tool itself, and whose answer is known to depend on what its
 # name and fingerprint hold: tool -> MAX_AGE:VARIABLE,...
 typeset -gA _autoloadd_tools=(
@@ -816,6 +820,8 @@ _autoloadd_completion_of() {
   REPLY=${_comps[$1]:-${_postpatcomps[(k)$1]-}}
 }
 
+# ---- the rest of this file
+
 typeset -g _autoloadd_source=
 
 # Have the rest of this file read. Its text was kept, since the file may be another by now.
@@ -825,6 +831,7 @@ _autoloadd_read_on() {
   _autoloadd_source=
 }
 
+# Those that are called first.
 function autoloadd-get autoloadd-put autoloadd_plugin_unload _autoloadd_announce _autoloadd_choose \
   _autoloadd_fill _autoloadd_is_absent _autoloadd_lease _autoloadd_load _autoloadd_print_usage \
   _autoloadd_publish_alone _autoloadd_surroundings _autoloadd_unwatch _autoloadd_watch _autoloadd_wrong {
