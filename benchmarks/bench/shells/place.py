@@ -60,11 +60,14 @@ class Place:
     @cached_property
     def plugin(self) -> str:
         """Return the line of .zshrc that reads the plugin; it is compiled, as managers do it."""
-        copy = self.directory / "plugin" / "autoloadd.plugin.zsh"
-        copy.parent.mkdir()
-        shutil.copy2(SHELLS / copy.name, copy)
+        copy = self._copy_plugin("compiled")
         self.zsh(f"zcompile {copy}")
         return f"source {copy}"
+
+    @cached_property
+    def plain_plugin(self) -> str:
+        """Return the same line for a plugin that nobody compiled."""
+        return f"source {self._copy_plugin('plain')}"
 
     def publish(self, *fpath: str) -> Path:
         """Publish zsh's compiled functions; return the directory to put first in fpath."""
@@ -91,6 +94,12 @@ class Place:
         """Raise PeerFailedError where shells have left the daemon alone: they ran the tools."""
         if (self.directory / "zsh-away").exists():
             raise PeerFailedError("the daemon did not answer in time, and shells left it alone")
+
+    def _copy_plugin(self, place: str) -> Path:
+        copy = self.directory / place / "autoloadd.plugin.zsh"
+        copy.parent.mkdir()
+        shutil.copy2(SHELLS / copy.name, copy)
+        return copy
 
     def _autoloadctl(self, *arguments: str) -> str:
         return _output([sys.executable, "-m", "autoloadd_client.cli", *arguments], self.environment)

@@ -10,6 +10,7 @@ from shell_tools import PACKAGES
 
 from .comparing import format_comparisons
 from .functions import FirstGitTab, Functions
+from .reading import Reading
 from .starts import ZshStart
 from .tabs import BashTab, FishTab, ZshTabs
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from bench.setting import Experiment
     from bench.verdicts import Row
 
-KINDS = (ZshTabs, BashTab, FishTab, ZshStart, FirstGitTab, Functions)
+KINDS = (ZshTabs, BashTab, FishTab, Reading, ZshStart, FirstGitTab, Functions)
 EXPERIMENTS: tuple[type[Experiment], ...] = KINDS
 COMPARISONS = tuple(comparison for kind in KINDS for comparison in kind.COMPARISONS)
 
