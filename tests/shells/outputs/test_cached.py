@@ -422,6 +422,8 @@ def test_an_interrupt_ends_it(tool: Tool, daemon: Daemon, tmp_path: Path) -> Non
         (["--max-age"], 2, b"--max-age: its value is missing"),
         (["--max-age", "soon", "slow"], 2, b"--max-age soon: give 90 or 90s, 15m, 12h, 7d"),
         (["--max-age=", "slow"], 2, b"--max-age : give 90 or 90s, 15m, 12h, 7d"),
+        (["--env", "A=1", "slow"], 2, b"--env A=1: see `autoloadctl cached --help`"),
+        (["--env=", "slow"], 2, b"--env : see `autoloadctl cached --help`"),
         (["--kind", "x", "slow"], 2, b"--kind x: see `autoloadctl cached --help`"),
         (["--status", "x", "slow"], 2, b"--status x: see `autoloadctl cached --help`"),
         (["no-such-tool"], 127, b"no-such-tool: No such file or directory"),
