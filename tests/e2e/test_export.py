@@ -358,6 +358,12 @@ def test_an_export_that_is_interrupted_leaves_nothing(
     assert os.listdir(tmp_path) == []
 
 
+def test_an_export_under_nohup_goes_on(tmp_path: Path) -> None:
+    out, hup = tmp_path / "out", str(int(signal.SIGHUP))
+    subprocess.run(["nohup", sys.executable, "-c", INTERRUPTED, out, hup], check=True)
+    assert out.stat().st_size == 4_000_000
+
+
 def test_stdout_is_for_pipes(ctl: Ctl, daemon: Daemon, run_directory: Path, tmp_path: Path) -> None:
     fill(daemon)
     both = ctl("export", "-", "--json")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
-import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from .conventions import UsageError
 from .descriptors import write_all
-from .statuses import TERMINATED
+from .ending import end_cleanly_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +26,7 @@ def write_beside(path: str, parts: Iterable[bytes]) -> int:
     left half-way is removed, also on SIGTERM and SIGHUP. Raises UsageError for what the system
     refuses, and whatever `parts` raise.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end_cleanly)
+    end_cleanly_on_signals()
     target = os.path.realpath(path)
     temporary = f"{target}.tmp-{os.urandom(6).hex()}"
     try:
@@ -58,11 +55,6 @@ def write_batches(descriptor: int, parts: Iterable[bytes]) -> int:
             batch, waiting = [], 0
     write_all(descriptor, b"".join(batch))
     return written + waiting
-
-
-def _end_cleanly(_number: int, _frame: object) -> NoReturn:
-    # Python's own answer to these signals would leave the temporary file behind.
-    sys.exit(TERMINATED)
 
 
 def _check_replaceable(path: str) -> None:

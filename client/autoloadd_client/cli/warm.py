@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from autoloadd_client.entry import Entry
 from autoloadd_client.publishing.watching import without_farms
@@ -16,7 +15,8 @@ from autoloadd_client.shells.zsh import LeftOut, find_functions, find_zsh
 from autoloadd_client.shells.zsh_compile import compile_functions
 
 from .conventions import UsageError
-from .statuses import FOUND, MISS, TERMINATED
+from .ending import end_cleanly_on_signals
+from .statuses import FOUND, MISS
 from .text import Progress, format_count, format_duration, format_size, make_printable
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ class Outcome:
 def run_warm(context: Context) -> int:
     """Find, ask what is missing, compile just that, store it in one go, and say what was done."""
     _refuse_foreign_options(context)
-    # Python's own answer to SIGTERM would leave the directory with the compiled files behind.
-    signal.signal(signal.SIGTERM, end_cleanly)
+    end_cleanly_on_signals()
     started = time.monotonic_ns()
     directories = _check_directories(context)
     zsh = find_zsh(context.arguments.binary)
@@ -68,11 +67,6 @@ def _refuse_foreign_options(context: Context) -> None:
             "warm asks zsh itself for producer and time: leave out --producer and --mtime; "
             "--binary PATH takes another zsh than the one in PATH"
         )
-
-
-def end_cleanly(_number: int, _frame: object) -> NoReturn:
-    """End by SystemExit: what is in `with` is left as by any other exception."""
-    sys.exit(TERMINATED)
 
 
 def _check_directories(context: Context) -> Sequence[str]:
