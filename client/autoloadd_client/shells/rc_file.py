@@ -24,6 +24,7 @@ from .rc_line import add_line, ends_in_continuation, find_line, remove_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from io import FileIO
 
 BACKUP_SUFFIX = ".before-autoloadd"
 _START_SECONDS = 10.0
@@ -120,11 +121,18 @@ class RcFile:
     def _create(self, content: bytes) -> None:
         if not self.is_given:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        with open(self.path, "xb") as file:
-            file.write(content)
+        try:
+            with open(self.path, "xb") as file:
+                file.write(content)
+        except FileExistsError:
+            raise
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(self.path)
+            raise
 
     def _rewrite(self, edit: Callable[[bytes | None], bytes | None], *, keep: bool) -> bool:
-        with open(self.path, "r+b") as file:
+        with open(self.path, "r+b", buffering=0) as file:
             # Two that install at the same time would add two lines.
             fcntl.flock(file, fcntl.LOCK_EX)
             content = file.read()
@@ -134,11 +142,14 @@ class RcFile:
             if wanted is None:
                 os.unlink(os.path.realpath(self.path))
                 return True
-            if keep:
+            if keep and find_line(content) is None:
                 shutil.copy2(self.path, self.path + BACKUP_SUFFIX)
-            file.seek(0)
-            file.write(wanted)
-            file.truncate()
+            try:
+                _overwrite(file, wanted)
+            except BaseException:
+                # A full disk, or Ctrl-C: half a line would be an error in each new shell.
+                _overwrite(file, content)
+                raise
         if not keep:
             self._remove_backup(wanted)
         return True
@@ -158,6 +169,14 @@ class RcFile:
     def _by_hand(self) -> str:
         line = os.fsdecode(self.command)
         return f"give another file with --rc FILE, or write this line yourself: {line}"
+
+
+def _overwrite(file: FileIO, content: bytes) -> None:
+    file.seek(0)
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+    file.truncate()
 
 
 def source_path(shell: str) -> str:

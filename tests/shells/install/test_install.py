@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import autoloadd_client
+from autoloadd_client.shells import rc_file as rc_module
 from autoloadd_client.shells.compiled import compile_beside, remove_compiled
 from autoloadd_client.shells.errors import ShellFailedError
 from autoloadd_client.shells.rc_file import make_command, rc_file, source_path
@@ -22,6 +23,7 @@ from ...running import own_environment, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import FileIO
 
     Shell = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -403,6 +405,58 @@ def test_a_backup_goes_where_the_file_is_as_it_was(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"y=2\n")
     assert file.uninstall()
     assert (path.read_text(), backup.read_text()) == ("x=1\ny=2\n", "x=1\n")
+
+
+def test_a_new_line_in_the_place_of_the_old_one_keeps_the_first_copy(tmp_path: Path) -> None:
+    path, backup = tmp_path / "rc", tmp_path / f"rc{BACKUP}"
+    file = rc_file("bash", path=str(path), environment={})
+    path.write_text("x=1\n")
+    file.install()
+    path.write_bytes(path.read_bytes().replace(b"autoloadd_client/", b"old/"))
+    assert file.install()
+    assert backup.read_text() == "x=1\n"
+    assert file.uninstall()
+    assert [each.name for each in tmp_path.iterdir()] == ["rc"]
+    assert path.read_text() == "x=1\n"
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(environment: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "rc"
+    content = "x=1\n" * 1000
+
+    def run(limit: int, action: str = "install") -> subprocess.CompletedProcess[str]:
+        # In the middle of the line that is written.
+        limited = ["prlimit", f"--fsize={limit}", *CTL, action, "bash", "--rc", str(path)]
+        return subprocess.run(limited, capture_output=True, text=True, check=False, env=environment)
+
+    path.write_text(content)
+    ran = run(len(content) + 20)
+    assert ran.returncode == 2
+    assert f"{path}: File too large: give another file" in ran.stderr
+    assert path.read_text() == content
+    path.unlink()
+    assert run(20).returncode == 2
+    assert not path.exists()
+
+
+def test_ctrl_c_while_it_is_written_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rc"
+    path.write_text("x=1\n")
+    file = rc_file("bash", path=str(path), environment={})
+    write, interrupts = rc_module._overwrite, iter([True])
+
+    def write_a_part(opened: FileIO, content: bytes) -> None:
+        if next(interrupts, False):
+            opened.write(content[:-7])
+            raise KeyboardInterrupt
+        write(opened, content)
+
+    monkeypatch.setattr(rc_module, "_overwrite", write_a_part)
+    with pytest.raises(KeyboardInterrupt):
+        file.install()
+    assert path.read_text() == "x=1\n"
 
 
 def test_no_directory_is_made_for_a_given_file(shell: Shell, tmp_path: Path) -> None:
