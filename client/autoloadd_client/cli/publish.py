@@ -14,6 +14,7 @@ from autoloadd_protocol.errors import RendezvousError
 from autoloadd_protocol.rendezvous import is_switched_off, socket_path
 
 from .conventions import WRITE_SECONDS
+from .descriptors import STDOUT, write_all
 from .statuses import FOUND
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
@@ -98,13 +99,13 @@ def run_fast(arguments: list[str]) -> None:
         path = socket_path(os.environ, os.geteuid(), os.lstat)
         now_ns = time.time_ns()
         place = find_unchanged(path, _find_zsh(), arguments[2:], now_ns)
-        if place is not None:
-            note_observation(place, now_ns)
+        if place is None:
+            return
+        note_observation(place, now_ns)
+        write_all(STDOUT, f"zsh: {NOTHING_CHANGED}\n".encode())
     except (OSError, RendezvousError):
-        return
-    if place is not None:
-        os.write(1, f"zsh: {NOTHING_CHANGED}\n".encode())
-        os._exit(FOUND)
+        return  # the long way has words for it
+    os._exit(FOUND)
 
 
 def _has_options(arguments: list[str]) -> bool:
@@ -115,6 +116,6 @@ def _find_zsh() -> str:
     """Return the first zsh in PATH. Raises FileNotFoundError."""
     for directory in os.environ.get("PATH", os.defpath).split(":"):
         path = f"{directory or '.'}/zsh"
-        if os.access(path, os.X_OK):
+        if os.access(path, os.X_OK) and os.path.isfile(path):
             return path
     raise FileNotFoundError("zsh")
