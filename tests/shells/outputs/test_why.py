@@ -124,9 +124,9 @@ def test_age_and_what_has_no_form_of_ours(cached: Cached, tool: Tool, daemon: Da
     shown = cached("why", "slow", "a", command=CTL).stdout.decode()
     assert "its fingerprint is of another form: b'of another form'" in shown
     # `cached` takes nothing that does not say what it was made from.
-    shown = cached("why", "slow", "b", command=CTL).stdout.decode().splitlines()
-    assert shown[0] == "eval zsh/5.9: slow b: is not used"
-    assert shown[2:] == ["  it was stored without a fingerprint"]
+    lines = cached("why", "slow", "b", command=CTL).stdout.decode().splitlines()
+    assert lines[0] == "eval zsh/5.9: slow b: is not used"
+    assert lines[2:] == ["  it was stored without a fingerprint"]
     assert ask(cached, "aws", status=1)[0]["words"] == ["aws_completer", "aws s3"]
     cached("slow", "c")
     assert ask(cached, "slow", "c", "--max-age", "1d")[0]["fresh"]

@@ -1,0 +1,125 @@
+"""bash as users have it: read from wherever, in modes of their own, with what an interrupt left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .test_bash import SHELLS, SOURCE, Bash, bash, daemon, environment, run, tool
+
+if TYPE_CHECKING:
+    from ..slow_tool import Tool
+
+__all__ = ["daemon", "environment", "tool"]
+
+pytestmark = pytest.mark.usefixtures("daemon")
+
+
+@pytest.mark.parametrize("start", ["shells", ".", "..", "link"])
+def test_it_may_be_read_by_any_path(tool: Tool, environment: dict[str, str], start: str) -> None:
+    if start == "link":
+        path = Path(environment["HOME"]) / "a link"
+        path.symlink_to(SHELLS / "autoloadd.bash")
+        where, name = path.parent, "./'a link'"
+    else:
+        where = (SHELLS.parent / start).resolve()
+        name = f"./{os.path.relpath(SHELLS / 'autoloadd.bash', where)}"
+    lines = f"cd {where}; . {name}\ncd /; autoloadd-eval slow; echo $FOO"
+    for _ in range(2):
+        assert run(lines, environment) == (0, "slow\n", "")
+    assert tool.runs == 1
+
+
+def test_a_prompt_command_that_cannot_be_changed(environment: dict[str, str]) -> None:
+    rc = f"declare -r PROMPT_COMMAND='printf \"\\e]ready\\a\"'; exec 2>said\n{SOURCE}\nexec 2>&1\n"
+    environment = {**environment, "LC_ALL": "C"}
+    home = Path(environment["HOME"])
+    ran = bash(f"{rc}echo on; alias autoloadd-eval; echo $PROMPT_COMMAND", environment, "-i")
+    assert ran[1].splitlines()[0] == "on"
+    assert ran[1].splitlines()[1].startswith("alias autoloadd-eval=")
+    assert ran[1].splitlines()[2] == 'printf "\\e]ready\\a"'
+    assert (home / "said").read_text() == ""
+
+
+@pytest.mark.parametrize("value", ["1", ""])
+def test_posix_mode_stays_as_it_was(environment: dict[str, str], value: str) -> None:
+    shown = "declare -p POSIXLY_CORRECT; set -o; shopt"
+    for given, how in ({"POSIXLY_CORRECT": value}, "true"), ({}, "set -o posix"), ({}, "true"):
+        told = {**environment, **given}
+        before = bash(f"{how}; {shown}", told)
+        assert bash(f"{how}; {SOURCE}; {shown}", told) == before
+
+
+def tabs(body: str, before: str = "") -> str:
+    """Return lines that complete `slow` twice by a function, and show what came of both."""
+    once = 'COMPREPLY=(); _autoloadd_tab slow x slow; echo "${COMPREPLY[*]}"\n'
+    return f"""
+        _slow() {{ {body}
+        }}
+        complete -F _slow slow; {SOURCE}; autoloadd-complete slow
+        COMP_WORDS=(slow x) COMP_CWORD=1
+        {before}
+        {once * 2}"""
+
+
+@pytest.mark.parametrize("mode", ["set -a", "set -u", "set -o posix", "shopt -s nocasematch"])
+def test_modes_while_it_completes(environment: dict[str, str], tool: Tool, mode: str) -> None:
+    # A script of bash's, so that it would inherit a function.
+    tool.path.write_text(f"#!/bin/bash\nenv >/dev/null\nprintf x >>{tool.directory}/runs\necho a\n")
+    body = 'COMPREPLY=($(env | grep -c ^HOME=; "$1" names))'
+    assert run(tabs(body, mode), environment) == (0, "1 a\n1 a\n", "")
+    assert tool.runs == (2 if "posix" in mode else 1)
+
+
+def test_a_name_that_is_no_functions_in_posix_mode(environment: dict[str, str], tool: Tool) -> None:
+    tool.write("echo album")
+    (tool.directory / "my-slow").symlink_to(tool.path)
+    lines = tabs('COMPREPLY=($("$1" names))').replace("slow x slow", "my-slow x my-slow")
+    lines = lines.replace("complete -F _slow slow", "complete -F _slow my-slow")
+    lines = lines.replace("autoloadd-complete slow", "autoloadd-complete my-slow; set -o posix")
+    assert run(lines, environment) == (0, "album\nalbum\n", "")
+
+
+def test_a_tool_that_answers_on_a_descriptor_of_its_own(
+    environment: dict[str, str], tool: Tool
+) -> None:
+    """As argcomplete has it: what its stdout holds is nothing."""
+    tool.write("echo album >&8")
+    body = """
+        _run() { "$@" 8>&1 9>&2 >/dev/null 2>&1; }
+        COMPREPLY=($(_ARGCOMPLETE=1 _run slow))"""
+    assert run(tabs(body), environment) == (0, "album\nalbum\n", "")
+    assert tool.runs == 2
+
+
+def test_what_an_interrupt_left_behind_is_no_function_of_the_users(
+    environment: dict[str, str], tool: Tool
+) -> None:
+    tool.write("echo album")
+    body = """declare -f env slow >left; COMPREPLY=($(slow names))"""
+    first = run(tabs(body), environment)
+    assert (first, tool.runs) == ((0, "album\nalbum\n", ""), 1)
+    left = (Path(environment["HOME"]) / "left").read_text()
+    assert left.count("_autoloadd_instead") == 2
+    # It may be that of another tool's completion.
+    for of_another in ("", "; unset -f slow"):
+        assert run(tabs(body, f". ./left{of_another}"), environment) == first
+        assert tool.runs == 1
+    # The user's own is left alone.
+    mine = "env() { echo mine; }"
+    assert run(tabs("COMPREPLY=($(env))", mine), environment) == (0, "mine\nmine\n", "")
+
+
+def test_a_start_up_file_that_is_read_once_more(environment: dict[str, str]) -> None:
+    behind = "_black() { :; }; complete -F _black black"
+    with Bash(environment, f"{SOURCE}\n{behind}\n_autoloadd_at_prompt") as shell:
+        ours = "complete -F _autoloadd_tab black\r\n"
+        assert shell.run("complete -p black") == ours
+        shell.run(f"{SOURCE}; {behind}; _autoloadd_at_prompt")
+        assert shell.run("complete -p black") == ours
+        # Without that, who registers it himself is not overruled.
+        shell.run(f"{behind}; _autoloadd_at_prompt")
+        assert shell.run("complete -p black") == "complete -F _black black\r\n"
