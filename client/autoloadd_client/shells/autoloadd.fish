@@ -7,6 +7,10 @@
 # docs/shells.md says what is cached and what is not. Whatever goes wrong with the cache, the shell
 # does what it would have done without it, and says nothing.
 
+# What came with 3.5. An older fish does without us.
+builtin -q path
+or return 0
+
 # How the client is started: by its own Python without `site`, which is a third of its time. Where
 # it is not found, nothing is asked.
 function __autoloadd_find_client --argument-names package

@@ -333,6 +333,17 @@ def test_where_it_looks_for_the_daemon(environment: dict[str, str], idle_daemon:
     assert run(shown, environment)[1] == ""
 
 
+def test_an_older_fish_passes_over_it(environment: dict[str, str], tmp_path: Path) -> None:
+    old = tmp_path / "old.fish"
+    text = (SHELLS / "autoloadd.fish").read_text()
+    assert "\nbuiltin -q path\n" in text
+    old.write_text(text.replace("builtin -q path\n", "builtin -q no-such-builtin\n"))
+    shown = run(
+        f"source {old}; echo $status; functions -q autoloadd-eval; or echo none", environment
+    )
+    assert shown == (0, "0\nnone\n", "")
+
+
 def test_sourcing_starts_no_process(environment: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "strace"
     command = ["strace", "-f", "-qq", "-e", "trace=execve", "-o", str(log)]
