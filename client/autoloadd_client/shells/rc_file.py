@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 BACKUP_SUFFIX = ".before-autoloadd"
 _START_SECONDS = 10.0
 _MARK = "autoloadd-begins-here"
-_USE = re.compile(rb"\s*autoloadd-(?:eval|complete)\s")
+_USE = re.compile(
+    rb"(?!\s*#)(?:.*(?:[;&|({]|\b(?:then|else|do|and|or|not)\s))?\s*"
+    rb"(?P<command>autoloadd-(?:eval|complete)\s[^;&|)}]*)"
+)
+"""A line that has one of the commands, wherever a command may stand."""
 
 SHELLS = ("zsh", "bash", "fish")
 _SOURCES = {
@@ -93,10 +97,11 @@ class RcFile:
         """
         return self._change(lambda content: None if content is None else remove_line(content))
 
-    def find_uses(self) -> list[tuple[int, bytes]]:
-        """Return the lines, with their numbers, that do not work without autoloadd."""
-        lines = enumerate((self.read() or b"").splitlines(), 1)
-        return [(number, line.strip()) for number, line in lines if _USE.match(line)]
+    def find_uses(self) -> list[tuple[int, bytes, bytes]]:
+        """Return the lines that do not work without autoloadd: number, line, the command in it."""
+        lines = (self.read() or b"").splitlines()
+        found = ((number, line, _USE.match(line)) for number, line in enumerate(lines, 1))
+        return [(number, line.strip(), use["command"]) for number, line, use in found if use]
 
     def _add(self, content: bytes | None) -> bytes:
         if content and find_line(content) is None and ends_in_continuation(content):

@@ -394,6 +394,27 @@ def test_what_needs_autoloadd_is_named_when_it_goes(shell: Shell, tmp_path: Path
         )
 
 
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("(( $+commands[x] )) && autoloadd-eval x init zsh", 'eval "$(x init zsh)"'),
+        ("if type x; then autoloadd-eval x init; fi", 'eval "$(x init)"'),
+        ("{ autoloadd-eval x; }", 'eval "$(x)"'),
+        ("# x && autoloadd-eval x", None),
+        ("echo autoloadd-eval x", None),
+        ("command -v autoloadd-eval", None),
+    ],
+)
+def test_a_use_behind_a_condition_is_named_too(
+    shell: Shell, tmp_path: Path, line: str, instead: str | None
+) -> None:
+    path = tmp_path / "rc"
+    path.write_text(f"{line}\n")
+    shell("install", "bash", "--rc", str(path))
+    said = shell("uninstall", "bash", "--rc", str(path)).stderr
+    assert said == (f"{path}:1: {line}\n  without autoloadd: {instead}\n" if instead else "")
+
+
 def test_a_backup_goes_where_the_file_is_as_it_was(tmp_path: Path) -> None:
     path, backup = tmp_path / "rc", tmp_path / f"rc{BACKUP}"
     file = rc_file("bash", path=str(path), environment={})
