@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_SHELLS = (".bash", ".fish")
 
 
 class MutationError(Exception):
@@ -54,8 +58,22 @@ class Mutation:
                 f"bug anew in the list that tests/faults/mutations.py has:\n{change.old}"
             )
         changed = text.replace(change.old, change.new)
-        try:
-            compile(changed, change.file, "exec")
-        except SyntaxError as exc:
-            raise MutationError(f"{self.name}: {change.file} is no Python then: {exc}") from exc
+        if change.file.endswith(_SHELLS):
+            self._check_shell(change.file, changed)
+        else:
+            self._check_python(change.file, changed)
         return changed
+
+    def _check_python(self, file: str, text: str) -> None:
+        try:
+            compile(text, file, "exec")
+        except SyntaxError as exc:
+            raise MutationError(f"{self.name}: {file} is no Python then: {exc}") from exc
+
+    def _check_shell(self, file: str, text: str) -> None:
+        shell = file.rpartition(".")[2]
+        read = subprocess.run(
+            [shell, "-n"], input=text, capture_output=True, text=True, check=False
+        )
+        if read.returncode != 0:
+            raise MutationError(f"{self.name}: {file} is no {shell} then: {read.stderr}")

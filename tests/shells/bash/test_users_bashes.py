@@ -123,3 +123,18 @@ def test_a_start_up_file_that_is_read_once_more(environment: dict[str, str]) -> 
         # Without that, who registers it himself is not overruled.
         shell.run(f"{behind}; _autoloadd_at_prompt")
         assert shell.run("complete -p black") == "complete -F _black black\r\n"
+
+
+def test_a_package_that_comes_is_a_reason_to_ask_again(
+    environment: dict[str, str], tool: Tool, tmp_path: Path
+) -> None:
+    tool.write("echo album")
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    lines = tabs('COMPREPLY=($("$1" names))')
+    assert (run(lines, environment), tool.runs) == ((0, "album\nalbum\n", ""), 1)
+    (packages / "one").mkdir()
+    assert (run(lines, environment), tool.runs) == ((0, "album\nalbum\n", ""), 2)
+    for runs in (3, 3):
+        run(lines, {**environment, "PYTHONPATH": "elsewhere"})
+        assert tool.runs == runs

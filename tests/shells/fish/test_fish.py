@@ -245,6 +245,27 @@ def test_what_depends_on_more_is_not_cached(environment: dict[str, str], tmp_pat
     assert answers(environment) == begin + 1
 
 
+@pytest.mark.usefixtures("daemon")
+def test_a_package_that_comes_is_a_reason_to_ask_again(
+    environment: dict[str, str], tool: Tool, tmp_path: Path
+) -> None:
+    tool.write("echo album")
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    lines = f"""{SOURCE}
+        function _slow_completion
+            set -l response (env _SLOW_COMPLETE=fish_complete slow)
+            echo $response
+        end
+        autoloadd-complete slow; _slow_completion; _slow_completion"""
+    assert (run(lines, environment), tool.runs) == ((0, "album\nalbum\n", ""), 1)
+    (packages / "one").mkdir()
+    assert (run(lines, environment), tool.runs) == ((0, "album\nalbum\n", ""), 2)
+    for runs in (3, 3):
+        run(lines, {**environment, "PYTHONPATH": "elsewhere"})
+        assert tool.runs == runs
+
+
 class Fish(PseudoTerminal):
     """An interactive fish."""
 

@@ -444,11 +444,13 @@ def test_a_new_line_in_the_place_of_the_old_one_keeps_the_first_copy(tmp_path: P
 def test_a_full_disk_leaves_the_file_as_it_was(environment: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "rc"
     content = "x=1\n" * 1000
+    # Python would leave halves of its compiled files, too.
+    told = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def run(limit: int, action: str = "install") -> subprocess.CompletedProcess[str]:
         # In the middle of the line that is written.
         limited = ["prlimit", f"--fsize={limit}", *CTL, action, "bash", "--rc", str(path)]
-        return subprocess.run(limited, capture_output=True, text=True, check=False, env=environment)
+        return subprocess.run(limited, capture_output=True, text=True, check=False, env=told)
 
     path.write_text(content)
     ran = run(len(content) + 20)

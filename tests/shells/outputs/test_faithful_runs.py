@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ import pytest
 
 from autoloadd_client import TOOL_OUTPUT
 
-from ...running import wait_until
-from ..slow_tool import shell_environment
+from ...running import takes_less_than, wait_until
+from ..slow_tool import UNMEASURED, shell_environment
 from .conftest import COMMAND
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def test_a_closed_stdout_is_the_tools_own(tool: Tool, daemon: Daemon, tmp_path: 
 
 
 def test_what_the_shell_has_open_the_tool_has(tool: Tool, daemon: Daemon, tmp_path: Path) -> None:
-    tool.write("echo aside >&7; echo slow; ls /proc/$$/fd | wc -l >&7")
+    tool.write("echo aside >&7; echo slow; set -- /proc/$$/fd/*; echo $# >&7")
     ran = run('exec 7>aside; "$@"; exec 7>plain; slow', tool, daemon, tmp_path)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"slow\nslow\n", b"")
     aside = (tmp_path / "aside").read_text()
@@ -120,6 +121,22 @@ def test_signals_that_python_ignores_are_the_tools_again(
     with subprocess.Popen([tool.path], stdout=subprocess.PIPE) as plain:
         assert plain.stdout is not None
         assert cached("slow").stdout == plain.stdout.read()
+
+
+def test_a_daemon_that_hangs_is_waited_for_as_long_as_told(
+    cached: Cached, idle_daemon: Daemon
+) -> None:
+    def ask(wait_ms: str) -> None:
+        (idle_daemon.directory / "zsh-away").unlink(missing_ok=True)
+        assert cached("slow", AUTOLOADD_WAIT_MS=wait_ms, **UNMEASURED).stdout == b"slow\n"
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(idle_daemon.socket_path)
+        listening.listen()
+        takes_less_than(0.9, lambda: ask("50"))
+        began = time.monotonic()
+        ask("700")
+        assert time.monotonic() - began > 0.7
 
 
 def test_a_daemon_that_was_started_since_is_asked(
