@@ -101,11 +101,8 @@ def _receive(sock: _socket.socket, deadline: float, *requests: bytes) -> bytes:
 def _fill(sock: _socket.socket, received: bytearray, size: int, deadline: float) -> None:
     """Return when so many bytes were received, or more."""
     while len(received) < size:
-        # Also of one that sends in drips.
-        left = deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        sock.settimeout(left)
+        # All of it has this time, also where it comes in drips.
+        sock.settimeout(max(deadline - monotonic(), 0.0))
         data = sock.recv(max(_RECEIVE_BYTES, size - len(received)))
         if not data:
             raise FrameError("the end of the stream")

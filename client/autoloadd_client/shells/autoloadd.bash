@@ -247,6 +247,7 @@ _autoloadd_ask() {
   [[ ${1##*/} == pip* ]] && status=1
   case ${1##*/} in
     aws*)
+      options+=(--env AWS_DATA_PATH)
       for file in ~/.aws/cli/alias "${AWS_CONFIG_FILE:-$HOME/.aws/config}" ~/.aws/models; do
         options+=(--file "$file")
       done ;;

@@ -185,7 +185,7 @@ function __autoloadd_ask --argument-names tool status_of_success
         case 'aws*'
             set -l config ~/.aws/config
             set -q AWS_CONFIG_FILE; and set config $AWS_CONFIG_FILE
-            set -a options --file ~/.aws/cli/alias --file $config --file ~/.aws/models
+            set -a options --env AWS_DATA_PATH --file ~/.aws/cli/alias --file $config --file ~/.aws/models
         case flask
             # It loads the application that it finds here. What that imports is nobody's to know.
             set -a options --max-age 10m

@@ -126,15 +126,12 @@ class RcFile:
     def _create(self, content: bytes) -> None:
         if not self.is_given:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        try:
-            with open(self.path, "xb") as file:
-                file.write(content)
-        except FileExistsError:
-            raise
-        except BaseException:
-            with suppress(OSError):
+        with open(self.path, "xb", buffering=0) as file:
+            try:
+                _overwrite(file, content)
+            except BaseException:
                 os.unlink(self.path)
-            raise
+                raise
 
     def _rewrite(self, edit: Callable[[bytes | None], bytes | None], *, keep: bool) -> bool:
         with open(self.path, "r+b", buffering=0) as file:

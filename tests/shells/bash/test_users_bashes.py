@@ -138,3 +138,15 @@ def test_a_package_that_comes_is_a_reason_to_ask_again(
     for runs in (3, 3):
         run(lines, {**environment, "PYTHONPATH": "elsewhere"})
         assert tool.runs == runs
+
+
+def test_models_of_aws_that_lie_elsewhere(environment: dict[str, str], tool: Tool) -> None:
+    tool.write("echo s3")
+    (tool.directory / "aws_completer").symlink_to(tool.path)
+    lines = f"""complete -C aws_completer aws; {SOURCE}
+        COMP_WORDS=(aws s) COMP_CWORD=1 COMP_LINE='aws s' COMP_POINT=5
+        _autoloadd_tab aws s aws; echo "${{COMPREPLY[*]}}\""""
+    given = {**environment, "PATH": f"{tool.directory}:{environment['PATH']}"}
+    for where, runs in (({}, 1), ({}, 1), ({"AWS_DATA_PATH": "/models"}, 2)):
+        assert run(lines, {**given, **where}) == (0, "s3\n", "")
+        assert tool.runs == runs

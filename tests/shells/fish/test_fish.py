@@ -266,6 +266,17 @@ def test_a_package_that_comes_is_a_reason_to_ask_again(
         assert tool.runs == runs
 
 
+@pytest.mark.usefixtures("daemon")
+def test_models_of_aws_that_lie_elsewhere(environment: dict[str, str], tool: Tool) -> None:
+    tool.write("echo s3")
+    (tool.directory / "aws_completer").symlink_to(tool.path)
+    lines = f"{SOURCE}\nautoloadd-complete aws; {complete('aws s')}"
+    given = {**environment, "PATH": f"{tool.directory}:{environment['PATH']}"}
+    for where, runs in (({}, 1), ({}, 1), ({"AWS_DATA_PATH": "/models"}, 2)):
+        assert run(lines, {**given, **where}) == (0, "s3\n", "")
+        assert tool.runs == runs
+
+
 class Fish(PseudoTerminal):
     """An interactive fish."""
 

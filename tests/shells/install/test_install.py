@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -441,24 +443,30 @@ def test_a_new_line_in_the_place_of_the_old_one_keeps_the_first_copy(tmp_path: P
     assert path.read_text() == "x=1\n"
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(environment: dict[str, str], tmp_path: Path) -> None:
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A bound on the size of files acts as a full disk does: a write takes only a part."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "rc"
+    file = rc_file("bash", path=str(path), environment={})
     content = "x=1\n" * 1000
-    # Python would leave halves of its compiled files, too.
-    told = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def run(limit: int, action: str = "install") -> subprocess.CompletedProcess[str]:
-        # In the middle of the line that is written.
-        limited = ["prlimit", f"--fsize={limit}", *CTL, action, "bash", "--rc", str(path)]
-        return subprocess.run(limited, capture_output=True, text=True, check=False, env=told)
-
+    message = f"{path}: File too large: give another file"
     path.write_text(content)
-    ran = run(len(content) + 20)
-    assert ran.returncode == 2
-    assert f"{path}: File too large: give another file" in ran.stderr
+    # In the middle of the line that is written.
+    with files_of_at_most(len(content) + 20), pytest.raises(ShellFailedError, match=message):
+        file.install()
     assert path.read_text() == content
     path.unlink()
-    assert run(20).returncode == 2
+    with files_of_at_most(20), pytest.raises(ShellFailedError, match=message):
+        file.install()
     assert not path.exists()
 
 
