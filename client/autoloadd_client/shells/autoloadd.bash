@@ -166,19 +166,21 @@ _autoloadd_register() {
 
 # Register _autoloadd_tab in the place of what a `complete -p` line says.
 _autoloadd_wrap() {
-  local tool=$1 form='^(complete .*)-([FC]) (.+) ([^ ]+)$'
+  local tool=$1 quoted="'([^']|'\\\\'')*'"
+  local form="^(complete( -[[:alpha:]]( [[:alnum:]_-]+| $quoted)?)*) -(F [^ ']+|C $quoted) ([^ ]+)$"
   [[ $tool =~ ^[[:alnum:]_.+-]+$ && $2 =~ $form ]] || return 1
+  local what=${BASH_REMATCH[5]:2}
   # It is ours already.
-  [[ ${BASH_REMATCH[3]} != _autoloadd_tab ]] || return 0
-  if [[ ${BASH_REMATCH[2]} == F ]]; then
-    _autoloadd_original[$tool]=${BASH_REMATCH[3]}
-  else
+  [[ $what != _autoloadd_tab ]] || return 0
+  if [[ $what == \'* ]]; then
     local command
-    eval "command=${BASH_REMATCH[3]}"
+    eval "command=$what"
     # shellcheck disable=SC2154
     _autoloadd_original[$tool]=:$command
+  else
+    _autoloadd_original[$tool]=$what
   fi
-  eval "${BASH_REMATCH[1]}-F _autoloadd_tab ${BASH_REMATCH[4]}"
+  eval "${BASH_REMATCH[1]} -F _autoloadd_tab $tool"
 }
 
 # The completion function of every wrapped tool: the tool's own, run while the tool is ours.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,3 +151,16 @@ def test_models_of_aws_that_lie_elsewhere(environment: dict[str, str], tool: Too
     for where, runs in (({}, 1), ({}, 1), ({"AWS_DATA_PATH": "/models"}, 2)):
         assert run(lines, {**given, **where}) == (0, "s3\n", "")
         assert tool.runs == runs
+
+
+@pytest.mark.parametrize("command", ["echo a -F b", "echo -C 'c d'", "echo a"])
+def test_a_command_of_any_words_completes_as_before(
+    environment: dict[str, str], command: str
+) -> None:
+    lines = f"""complete -o nospace -C {shlex.quote(command)} slow; {SOURCE}
+        autoloadd-complete slow; complete -p slow
+        COMP_WORDS=(slow s) COMP_CWORD=1 COMP_LINE='slow s' COMP_POINT=6
+        _autoloadd_tab slow s slow; echo "${{COMPREPLY[*]}}\""""
+    plain = bash(f"{command} slow s slow", environment)[1]
+    shown = f"complete -o nospace -F _autoloadd_tab slow\n{plain}"
+    assert run(lines, environment) == (0, shown, "")
