@@ -28,6 +28,7 @@ UNKEPT = "unkept"
 
 _OPTIONS = ("--max-age", "--env", "--file", "--shell", "--kind", "--status", "--pid", "--packages")
 _PACKAGES = ("site", "dist")
+_DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -91,9 +92,10 @@ class Question:
         """Return the file that the words run; None where none is found, or it must not be cached.
 
         A version manager's shim is none: which program it runs depends on more than can be seen.
+        So does what a word like `/dev/fd/63` gives to it: bash has that for `<(COMMAND)`.
         """
         tool = self.tool
-        if not tool:
+        if not tool or any(place in word for word in self.words for place in _DESCRIPTORS):
             return None
         path = find_in_path(tool, environment)
         if path is None or _is_shim(os.path.abspath(path)) or _is_shim(os.path.realpath(path)):

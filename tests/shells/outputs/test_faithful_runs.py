@@ -76,6 +76,19 @@ def test_a_script_that_names_no_interpreter(
         assert (ran.returncode, ran.stdout) == (0, b"bash " + where + b" \n")
 
 
+def test_what_is_given_by_a_descriptor_is_not_in_the_key(
+    tool: Tool, daemon: Daemon, tmp_path: Path
+) -> None:
+    tool.write('cat "${1#--file=}"')
+    for option in ("", "--file="):
+        for text in ("one", "two"):
+            ran = run(f'"$@" {option}<(echo {text})', tool, daemon, tmp_path)
+            assert (ran.stdout, ran.stderr) == (f"{text}\n".encode(), b"")
+    # Nor is what zsh has for it.
+    assert run('"$@" /proc/self/fd/0 <<<three', tool, daemon, tmp_path).stdout == b"three\n"
+    assert run('"$@" /proc/self/fd/0 <<<four', tool, daemon, tmp_path).stdout == b"four\n"
+
+
 def test_a_directory_that_is_gone(tool: Tool, daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     tool.write("echo slow")
