@@ -78,6 +78,18 @@ def test_nothing_changed_and_nowhere_to_say_it(farm: Farm) -> None:
     assert ran.stderr == b"autoloadctl: stdout: No space left on device\n"
 
 
+def test_ctrl_c_while_it_looks_is_quiet(farm: Farm) -> None:
+    script = """
+import os, signal, sys
+from autoloadd_client.cli import main, publish
+publish.find_unchanged = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+main()
+"""
+    command = [sys.executable, "-c", script, "publish", "zsh", "--fpath", str(farm.directory)]
+    ran = subprocess.run(command, capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, b"", b"")
+
+
 def test_a_directory_named_zsh_is_no_zsh(farm: Farm, daemon: Daemon, tmp_path: Path) -> None:
     farm.publish()
     assert daemon.stop() == 0
