@@ -20,7 +20,8 @@ function __autoloadd_find_client --argument-names package
     string match -q '/*' -- $program
     or return 0
     set -l line
-    read line <$program 2>/dev/null
+    test -r $program
+    and read line <$program
     set -l python (string match -rg '^#!(/[^ ]*python[^ /]*)$' -- "$line")
     if test -z "$python"
         set -g __autoloadd_client $program

@@ -15,7 +15,7 @@ import autoloadd_client
 from pseudo_terminal import PseudoTerminal
 from shell_tools import text_of, tool_home
 
-from ...running import wait_until
+from ...running import private_directory, wait_until
 from ..slow_tool import UNMEASURED, Tool, shell_environment
 
 if TYPE_CHECKING:
@@ -363,6 +363,23 @@ def test_where_it_looks_for_the_daemon(environment: dict[str, str], idle_daemon:
             (base / "autoloadd" / "socket").rename(base / "autoloadd" / "run" / "socket")
             assert run(shown, {**environment, "XDG_CACHE_HOME": str(base)})[1] == "there\n"
     assert run(shown, environment)[1] == ""
+
+
+def test_a_client_that_may_only_be_run(environment: dict[str, str]) -> None:
+    with private_directory() as directory:
+        directory.chmod(0o755)
+        copy, client = directory / "autoloadd.fish", directory / "autoloadctl"
+        copy.write_text((SHELLS / "autoloadd.fish").read_text())
+        client.write_text("#!/usr/bin/python3\n")
+        client.chmod(0o711)
+        ran = subprocess.run(
+            ["fish", "--no-config", "-c", f"source {copy}; echo $__autoloadd_client"],
+            capture_output=True, text=True, check=False, cwd="/",
+            env={**environment, "PATH": f"{directory}:/usr/bin:/bin", "HOME": str(directory)},
+            # Root may read everything.
+            user=65534 if os.geteuid() == 0 else None,
+        )  # fmt: skip
+        assert (ran.stdout, ran.stderr) == (f"{client}\n", "")
 
 
 def test_an_older_fish_passes_over_it(environment: dict[str, str], tmp_path: Path) -> None:
