@@ -141,9 +141,11 @@ class RcFile:
             wanted = edit(content)
             if wanted == content:
                 return False
-            if wanted is None:
-                os.unlink(os.path.realpath(self.path))
+            if wanted is None and not os.path.islink(self.path):
+                os.unlink(self.path)
                 return True
+            # Whoever has made a link of it since wants the file to stay.
+            wanted = wanted or b""
             if keep and find_line(content) is None:
                 shutil.copy2(self.path, self.path + BACKUP_SUFFIX)
             try:

@@ -490,6 +490,18 @@ def test_ctrl_c_while_it_is_written_leaves_the_file_as_it_was(
     assert path.read_text() == "x=1\n"
 
 
+def test_a_file_that_became_a_link_stays_there(tmp_path: Path) -> None:
+    path, target = tmp_path / "rc", tmp_path / "dotfiles"
+    file = rc_file("bash", path=str(path), environment={})
+    file.install()
+    path.rename(target)
+    path.symlink_to(target)
+    assert file.uninstall()
+    assert path.is_symlink()
+    assert target.read_bytes() == b""
+    assert file.install()
+
+
 def test_no_directory_is_made_for_a_given_file(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "typo" / "rc"
     for options in ([], ["--dry-run"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -171,9 +172,9 @@ def test_a_daemon_that_was_started_since_is_asked(
         cache.clear()
     environment = {"AUTOLOADD_WAIT_MS": "20"}
     assert daemon.process is not None
-    daemon.process.send_signal(19)
+    daemon.process.send_signal(signal.SIGSTOP)
     try:
         assert cached("slow", **environment).stdout == b"slow\n"
     finally:
-        daemon.process.send_signal(18)
+        daemon.process.send_signal(signal.SIGCONT)
     wait_until(lambda: len(away.read_text().splitlines()) == 1, 1, "one line")
