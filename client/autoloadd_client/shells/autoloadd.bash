@@ -337,14 +337,17 @@ _autoloadd_at_prompt() {
   return "$status"
 }
 
+# Whether PROMPT_COMMAND can be changed: an administrator who logs with it makes it read-only.
+_autoloadd_may_prompt() {
+  local PROMPT_COMMAND
+} 2>/dev/null
+
 _autoloadd_file=${BASH_SOURCE[0]}
 [[ $_autoloadd_file == /* ]] || _autoloadd_file=$PWD/$_autoloadd_file
 _autoloadd_find_client "${_autoloadd_file%/shells/*}"
 _autoloadd_wrap_known
 _autoloadd_prompted=
-# Where the administrator logs with it, it cannot be changed.
-if [[ $- == *i* && ${PROMPT_COMMAND-} != *_autoloadd_at_prompt* && ${PROMPT_COMMAND@a} != *r* ]]
-then
+if [[ $- == *i* && ${PROMPT_COMMAND-} != *_autoloadd_at_prompt* ]] && _autoloadd_may_prompt; then
   PROMPT_COMMAND="_autoloadd_at_prompt;${PROMPT_COMMAND-}"
 fi
 # shellcheck disable=SC2139

@@ -34,15 +34,23 @@ def test_it_may_be_read_by_any_path(tool: Tool, environment: dict[str, str], sta
     assert tool.runs == 1
 
 
-def test_a_prompt_command_that_cannot_be_changed(environment: dict[str, str]) -> None:
-    rc = f"declare -r PROMPT_COMMAND='printf \"\\e]ready\\a\"'; exec 2>said\n{SOURCE}\nexec 2>&1\n"
-    environment = {**environment, "LC_ALL": "C"}
-    home = Path(environment["HOME"])
-    ran = bash(f"{rc}echo on; alias autoloadd-eval; echo $PROMPT_COMMAND", environment, "-i")
-    assert ran[1].splitlines()[0] == "on"
-    assert ran[1].splitlines()[1].startswith("alias autoloadd-eval=")
-    assert ran[1].splitlines()[2] == 'printf "\\e]ready\\a"'
-    assert (home / "said").read_text() == ""
+@pytest.mark.parametrize("value", ["='log it'", "", "=(one two)"])
+def test_a_prompt_command_that_cannot_be_changed(environment: dict[str, str], value: str) -> None:
+    declared = f"declare -r PROMPT_COMMAND{value}; declare -p PROMPT_COMMAND"
+    rc = f"{declared}; exec 2>said\n{SOURCE}\nexec 2>&1\n"
+    ran = bash(f"{rc}declare -p PROMPT_COMMAND; alias autoloadd-eval", environment, "-i")
+    before, after, alias = ran[1].splitlines()
+    assert before == after
+    assert alias.startswith("alias autoloadd-eval=")
+    assert (Path(environment["HOME"]) / "said").read_text() == ""
+
+
+@pytest.mark.parametrize("command", ["unset PROMPT_COMMAND", "PROMPT_COMMAND=()"])
+def test_a_prompt_command_that_is_not_there(environment: dict[str, str], command: str) -> None:
+    rc = f"set -u; exec 2>said\n{command}\n{SOURCE}\nexec 2>&1\n"
+    shown = bash(f"{rc}_autoloadd_at_prompt; echo ${{PROMPT_COMMAND-none}}", environment, "-i")
+    assert shown[1] == "none\n"
+    assert (Path(environment["HOME"]) / "said").read_text() == ""
 
 
 @pytest.mark.parametrize("value", ["1", ""])
