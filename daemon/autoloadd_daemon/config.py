@@ -61,9 +61,12 @@ AT_START = ("socket", "cache_dir")
 """Settings that only a start reads: what is locked and served now stays."""
 
 _OTHER_VARIABLES = frozenset(
-    {"AUTOLOADD_CONFIG", "AUTOLOADD_SERVING", "AUTOLOADD_CACHE", "AUTOLOADD_PRODUCER"}
-)
-"""Variables besides the settings' own; the last two are for clients."""
+    {
+        "AUTOLOADD_CONFIG", "AUTOLOADD_SERVING",
+        "AUTOLOADD_CACHE", "AUTOLOADD_PRODUCER", "AUTOLOADD_WAIT_MS",
+    }
+)  # fmt: skip
+"""Variables besides the settings' own; those of the second line are for clients."""
 
 
 class Settings(NamedTuple):

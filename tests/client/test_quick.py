@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import os
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
@@ -71,6 +72,31 @@ def test_a_blob_of_any_size(serve: Serve, size: int) -> None:
 
 def test_an_answer_that_comes_byte_by_byte(serve: Serve) -> None:
     assert ask(serve(answering(found(b"blob"), piece=1))) == b"blob"
+
+
+def test_one_that_sends_in_drips_is_not_waited_for(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick, "_SECONDS", 0.2)
+
+    def drip(peer: Peer) -> None:
+        peer.read_request("hello")
+        # Each wait is shorter than what all of them may take.
+        peer.socket.settimeout(0.05)
+        for byte in answers(1, 2, entry_answer("name", bytes(3000))):
+            try:
+                peer.socket.sendall(bytes((byte,)))
+                peer.socket.recv(4096)
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+
+    path = serve(drip)
+    began = monotonic()
+    with pytest.raises((TimeoutError, BlockingIOError)):
+        ask(path)
+    assert monotonic() - began < PATIENCE_SECONDS
 
 
 def test_a_miss(serve: Serve) -> None:

@@ -101,7 +101,8 @@ def test_the_configuration_file_at_its_usual_place(home: Path) -> None:
 
 def test_a_variable_that_is_no_setting_is_named(home: Path, idle_daemon: Daemon) -> None:
     said = "environment AUTOLOADD_MAX_BYTE: there is no such setting, it is ignored; known: "
-    odd = {"AUTOLOADD_MAX_BYTE": "1", "AUTOLOADD_CACHE": "1", "AUTOLOADD_PRODUCER": "zsh/5.9/8"}
+    odd = {"AUTOLOADD_MAX_BYTE": "1", "AUTOLOADD_CACHE": "1", "AUTOLOADD_PRODUCER": "zsh/5.9/8",
+           "AUTOLOADD_WAIT_MS": "50"}  # fmt: skip
     status, stdout, stderr = run(home, "--check-config", "--socket", f"{home}/socket", **odd)
     assert status == 0
     assert stderr.startswith(f"autoloadd: warning: {said}AUTOLOADD_CACHE, ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -9,14 +10,17 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoloadd_client import Entry
+from autoloadd_client.cli.beside import write_beside
+from autoloadd_client.cli.conventions import UsageError
 from autoloadd_client.cli.run import run
 from autoloadd_client.zshrs.errors import DamagedFileError
 from autoloadd_client.zshrs.reading import read_shard_file
@@ -31,7 +35,6 @@ from .test_import import BUILT_AT, PRODUCER, SECOND, THREE, shards, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from .conftest import Ctl
 
@@ -288,10 +291,10 @@ def test_it_is_synced_before_it_gets_its_name(
     )  # fmt: skip
     steps = [line for line in log.read_text().splitlines() if str(tmp_path) in line]
     patterns = (
+        rf'openat\(.*"{tmp_path}", .*O_DIRECTORY',
         rf'openat\(.*"{tmp_path}/out\.tmp-[0-9a-f]+", O_WRONLY\|O_CREAT\|O_EXCL\|O_CLOEXEC, 0600\)',
         rf"fsync\(\d+<{tmp_path}/out\.tmp-[0-9a-f]+>\) += 0",
         rf'rename\("{tmp_path}/out\.tmp-[0-9a-f]+", "{tmp_path}/out"\) += 0',
-        rf'openat\(.*"{tmp_path}", .*O_DIRECTORY',
         rf"fsync\(\d+<{tmp_path}>\) += 0",
     )
     assert len(steps) == len(patterns), steps
@@ -345,6 +348,32 @@ write_beside(sys.argv[1], parts())
 """
 
 
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    ("call", "said", "left"),
+    [
+        ("open", "Input/output error; nothing was written", b"as it was"),
+        ("fsync", "out is written, and a power loss may take it: its directory could not", b"new"),
+    ],
+)
+def test_what_is_said_of_a_directory_that_fails_is_true(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, said: str, left: bytes
+) -> None:
+    (tmp_path / "out").write_bytes(b"as it was")
+    real = getattr(os, call)
+
+    def fail_for_directories(what: Any, *more: Any) -> Any:
+        if Path(f"/proc/self/fd/{what}" if isinstance(what, int) else what).is_dir():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(what, *more)
+
+    monkeypatch.setattr(os, call, fail_for_directories)
+    with pytest.raises(UsageError, match=said):
+        write_beside(str(tmp_path / "out"), [b"new"])
+    assert (tmp_path / "out").read_bytes() == left
+    assert os.listdir(tmp_path) == ["out"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_export_that_is_interrupted_leaves_nothing(
     tmp_path: Path, number: signal.Signals
@@ -356,6 +385,12 @@ def test_an_export_that_is_interrupted_leaves_nothing(
     assert done.returncode != 0
     assert b"AssertionError" not in done.stderr
     assert os.listdir(tmp_path) == []
+
+
+def test_an_export_under_nohup_goes_on(tmp_path: Path) -> None:
+    out, hup = tmp_path / "out", str(int(signal.SIGHUP))
+    subprocess.run(["nohup", sys.executable, "-c", INTERRUPTED, out, hup], check=True)
+    assert out.stat().st_size == 4_000_000
 
 
 def test_stdout_is_for_pipes(ctl: Ctl, daemon: Daemon, run_directory: Path, tmp_path: Path) -> None:

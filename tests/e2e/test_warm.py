@@ -204,7 +204,9 @@ def test_two_at_once_both_succeed(
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)],
+    ids=["TERM", "INT", "HUP"],
 )
 def test_stopped_in_the_middle_it_stores_nothing_and_leaves_nothing(
     daemon: Daemon,

@@ -13,6 +13,7 @@ from .mutations_in_leases import LEASE_MUTATIONS
 from .mutations_in_plugin import PLUGIN_MUTATIONS
 from .mutations_in_puts import PUT_MUTATIONS
 from .mutations_in_shared_reads import SHARED_READS_MUTATIONS
+from .mutations_in_shells import SHELL_MUTATIONS
 from .mutations_in_storage import STORAGE_MUTATIONS
 
 WRITER = "tests/daemon/test_writer.py"
@@ -56,6 +57,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *LEASE_MUTATIONS,
     *PLUGIN_MUTATIONS,
     *START_MUTATIONS,
+    *SHELL_MUTATIONS,
     # One daemon, one user
     Mutation(
         "directory not locked",

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("protocol", "daemon", "client")
-WIDER = ("tests/daemon", "tests/protocol", "tests/client", "tests/faults", "tests/e2e")
+WIDER = (
+    "tests/daemon", "tests/protocol", "tests/client", "tests/faults", "tests/e2e", "tests/shells",
+)  # fmt: skip
 """Where to look further for who catches a bug that its own tests let pass."""
 
 RUN_SECONDS = 1800.0

@@ -82,6 +82,12 @@ def test_what_cannot_be_planted_or_run_is_an_error(tmp_path: Path) -> None:
         replace(mutation, old="twice").plant(tmp_path)
     with pytest.raises(MutationError, match="is no Python then"):
         replace(mutation, old="once").plant(tmp_path)
+    for shell in ("bash", "fish"):
+        (tmp_path / f"file.{shell}").write_text("echo one")
+        script = replace(mutation, file=f"file.{shell}", old="one", new="two")
+        assert script.plant(tmp_path) == {f"file.{shell}": "echo two"}
+        with pytest.raises(MutationError, match=f"is no {shell} then"):
+            replace(script, new="'").plant(tmp_path)
     (tmp_path / "file").write_text("one = 1")
     also = (Change("file", "two", "three"),)
     both = replace(mutation, old="one", new="two", also=also).plant(tmp_path)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from .conventions import UsageError
 from .descriptors import write_all
-from .signals import end_cleanly_on
+from .ending import end_cleanly_on_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 BATCH_BYTES = 1024 * 1024
 
@@ -27,14 +26,15 @@ def write_beside(path: str, parts: Iterable[bytes]) -> int:
     left half-way is removed, also on SIGTERM and SIGHUP. Raises UsageError for what the system
     refuses, and whatever `parts` raise.
     """
-    end_cleanly_on(signal.SIGTERM, signal.SIGHUP)
+    end_cleanly_on_signals()
     target = os.path.realpath(path)
     temporary = f"{target}.tmp-{os.urandom(6).hex()}"
     try:
         _check_replaceable(path)
-        written = _write_synced(temporary, parts)
-        os.rename(temporary, target)
-        _sync_directory(os.path.dirname(target))
+        with _opened(os.path.dirname(target)) as directory:
+            written = _write_synced(temporary, parts)
+            os.rename(temporary, target)
+            _sync_name(directory, path)
     except OSError as exc:
         raise UsageError(f"{path}: {exc.strerror}; nothing was written") from exc
     finally:
@@ -76,9 +76,19 @@ def _write_synced(temporary: str, parts: Iterable[bytes]) -> int:
     return written
 
 
-def _sync_directory(directory: str) -> None:
+@contextmanager
+def _opened(directory: str) -> Iterator[int]:
+    """A directory's descriptor: one that cannot be had is told before anything is replaced."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _sync_name(directory: int, path: str) -> None:
+    try:
+        os.fsync(directory)
+    except OSError as exc:
+        reason = f"its directory could not be synced: {exc.strerror}"
+        raise UsageError(f"{path} is written, and a power loss may take it: {reason}") from exc

@@ -86,7 +86,7 @@ def run_fast(arguments: list[str]) -> None:
 
     `arguments` are those behind `cached`.
     """
-    if arguments[:1] in (["--help"], ["-h"]) or sys.stdout is None or sys.stderr is None:
+    if arguments[:1] in (["--help"], ["-h"]):
         return
     try:
         status = answer(arguments)
@@ -102,8 +102,8 @@ def answer(arguments: list[str]) -> int:
         question = read_question(arguments)
     except QuestionError as exc:
         return tell(USAGE, exc)
-    program = None if is_switched_off(os.environ) else question.find_program(os.environ)
-    asked = None if program is None else Asked(question, program, None)
+    program = question.find_program(os.environ) if _may_ask() else None
+    asked = None if program is None else Asked(question, program)
     if asked is not None and asked.blob is not None:
         return deliver(asked.blob, question.status)
     if asked is None or not asked.is_cached:
@@ -116,16 +116,36 @@ def answer(arguments: list[str]) -> int:
     return deliver(ran.output, ran.status)
 
 
+def _may_ask() -> bool:
+    # A number that is free could become the socket's: the daemon would get what is printed.
+    has_streams = sys.stdout is not None and sys.stderr is not None
+    return has_streams and not is_switched_off(os.environ)
+
+
 def _become(question: Question) -> NoReturn:
     """Run the tool in the place of this process: as if the shell had started it."""
-    # Python ignores this signal, and a program that is run inherits that.
-    from signal import SIG_DFL, SIGPIPE, signal  # noqa: PLC0415  a hit does without
+    # Python ignores these signals, and a program that is run inherits that.
+    from signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # noqa: PLC0415  a hit does without
 
     signal(SIGPIPE, SIG_DFL)
+    signal(SIGXFSZ, SIG_DFL)
     try:
-        os.execvp(question.words[0], question.words)  # noqa: S606  no shell: the words are exact
+        _execute(question)
     except OSError as exc:
         os._exit(_tell_failure(question, exc))
+
+
+def _execute(question: Question) -> NoReturn:
+    words = question.words
+    try:
+        os.execvp(words[0], words)  # noqa: S606  no shell: the words are exact
+    except OSError as exc:
+        from autoloadd_client.outputs.running import interpret  # noqa: PLC0415  rarely needed
+
+        script = interpret(words, question.shell, exc)
+        if script is None:
+            raise
+        os.execvp(script[0], script)  # noqa: S606  as above
 
 
 def _tell_failure(question: Question, error: OSError) -> int:

@@ -9,12 +9,14 @@ import os
 import sys
 import time
 
+from autoloadd_client.outputs.question import find_in_path
 from autoloadd_client.publishing.watching import find_unchanged, note_observation
 from autoloadd_protocol.errors import RendezvousError
 from autoloadd_protocol.rendezvous import is_switched_off, socket_path
 
 from .conventions import WRITE_SECONDS
-from .statuses import FOUND
+from .descriptors import STDOUT, write_all
+from .statuses import FOUND, INTERRUPTED
 
 TYPE_CHECKING = False  # typing's own costs 10 ms
 if TYPE_CHECKING:
@@ -95,26 +97,27 @@ def run_fast(arguments: list[str]) -> None:
     if sys.stdout is None or is_switched_off(os.environ):
         return
     try:
-        path = socket_path(os.environ, os.geteuid(), os.lstat)
-        now_ns = time.time_ns()
-        place = find_unchanged(path, _find_zsh(), arguments[2:], now_ns)
-        if place is not None:
-            note_observation(place, now_ns)
+        is_done = _say_what_is_unchanged(arguments[2:])
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)
     except (OSError, RendezvousError):
-        return
-    if place is not None:
-        os.write(1, f"zsh: {NOTHING_CHANGED}\n".encode())
+        return  # the long way has words for it
+    if is_done:
         os._exit(FOUND)
+
+
+def _say_what_is_unchanged(fpath: list[str]) -> bool:
+    """Tell whether nothing has changed, having said so. Raises OSError or RendezvousError."""
+    path = socket_path(os.environ, os.geteuid(), os.lstat)
+    now_ns = time.time_ns()
+    zsh = find_in_path("zsh", os.environ)
+    place = None if zsh is None else find_unchanged(path, zsh, fpath, now_ns)
+    if place is None:
+        return False
+    note_observation(place, now_ns)
+    write_all(STDOUT, f"zsh: {NOTHING_CHANGED}\n".encode())
+    return True
 
 
 def _has_options(arguments: list[str]) -> bool:
     return not arguments or any(argument.startswith("-") for argument in arguments)
-
-
-def _find_zsh() -> str:
-    """Return the first zsh in PATH. Raises FileNotFoundError."""
-    for directory in os.environ.get("PATH", os.defpath).split(":"):
-        path = f"{directory or '.'}/zsh"
-        if os.access(path, os.X_OK):
-            return path
-    raise FileNotFoundError("zsh")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from contextlib import nullcontext
@@ -36,8 +35,8 @@ from autoloadd_client.shells.zsh import LeftOut, find_functions, find_zsh
 from autoloadd_client.shells.zwc import MAX_DIGEST_BYTES, build_digest, read_function
 
 from .conventions import FailedError, UsageError
+from .ending import end_cleanly_on_signals
 from .publish import NOTHING_CHANGED
-from .signals import end_cleanly_on
 from .statuses import FOUND, REFUSED, USAGE
 from .text import format_count, format_duration, format_size
 from .warm import (
@@ -78,7 +77,7 @@ class _Published:
 def run_publish(context: Context) -> int:
     """Look whether anything has changed; compile, build and change over where it has."""
     refuse_foreign_options(context, "publish")
-    end_cleanly_on(signal.SIGTERM)
+    end_cleanly_on_signals()
     started = time.monotonic_ns()
     zsh = find_zsh(context.arguments.binary)
     socket = find_socket(context.socket_path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import os
+from time import monotonic
 
 from autoloadd_client.peer import peer_uid
 from autoloadd_protocol import __version__
@@ -53,11 +54,12 @@ def ask(
     hello = hello_request(FIRST_ID, producer, version=__version__, pid=os.getpid())
     wanted = encode_str(name), encode_optional_int(binary_mtime_ns)
     request = request_frame(FIRST_ID + 1, b"get", *wanted)
+    deadline = monotonic() + _SECONDS
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         _connect(sock, _path(socket))
         sock.sendall(hello + request, _SEND_FLAGS)
-        answer = _receive(sock, hello, request)
+        answer = _receive(sock, deadline, hello, request)
     finally:
         sock.close()
     span = parse_get_answer(answer, name)
@@ -78,15 +80,15 @@ def _connect(sock: _socket.socket, path: str) -> None:
         raise FrameError("another user's server")
 
 
-def _receive(sock: _socket.socket, *requests: bytes) -> bytes:
+def _receive(sock: _socket.socket, deadline: float, *requests: bytes) -> bytes:
     """Return the last request's answer, once all of them were answered well, and no more came."""
     answer, received = b"", bytearray()
     for request in requests:
-        _fill(sock, received, LENGTH_BYTES)
+        _fill(sock, received, LENGTH_BYTES, deadline)
         end = LENGTH_BYTES + int.from_bytes(received[:LENGTH_BYTES], "big")
         if end > LENGTH_BYTES + FRAME_BYTES:
             raise FrameError("no frame of a daemon's")
-        _fill(sock, received, end)
+        _fill(sock, received, end, deadline)
         answer = bytes(received[:end])
         if not is_success(answer, request):
             raise FrameError("a refusal")
@@ -96,9 +98,11 @@ def _receive(sock: _socket.socket, *requests: bytes) -> bytes:
     return answer
 
 
-def _fill(sock: _socket.socket, received: bytearray, size: int) -> None:
+def _fill(sock: _socket.socket, received: bytearray, size: int, deadline: float) -> None:
     """Return when so many bytes were received, or more."""
     while len(received) < size:
+        # All of it has this time, also where it comes in drips.
+        sock.settimeout(max(deadline - monotonic(), 0.0))
         data = sock.recv(max(_RECEIVE_BYTES, size - len(received)))
         if not data:
             raise FrameError("the end of the stream")

@@ -120,8 +120,8 @@ def _uninstall(context: Context, file: RcFile) -> int:
         context.say(f"{file.path}: it is not there")
     else:
         context.say(f"{file.path}: {'would take out' if dry else 'taken out'}\n  {shown}")
-    for number, use in file.find_uses():
-        text = make_printable(os.fsdecode(use))
+    for number, line_of_use, use in file.find_uses():
+        text = make_printable(os.fsdecode(line_of_use))
         context.warn(f"{file.path}:{number}: {text}\n  {_instead_of(use, file.shell)}")
     return MISS if line is None else FOUND
 

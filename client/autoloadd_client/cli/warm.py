@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ from autoloadd_client.shells.zsh import LeftOut, find_functions, find_zsh
 from autoloadd_client.shells.zsh_compile import compile_functions
 
 from .conventions import UsageError
-from .signals import end_cleanly_on
+from .ending import end_cleanly_on_signals
 from .statuses import FOUND, MISS
 from .text import Progress, format_count, format_duration, format_size, make_printable
 
@@ -45,7 +44,7 @@ class Outcome:
 def run_warm(context: Context) -> int:
     """Find, ask what is missing, compile just that, store it in one go, and say what was done."""
     refuse_foreign_options(context, "warm")
-    end_cleanly_on(signal.SIGTERM)
+    end_cleanly_on_signals()
     started = time.monotonic_ns()
     directories = _check_directories(context)
     zsh = find_zsh(context.arguments.binary)

@@ -88,7 +88,7 @@ def run_why(context: Context) -> int:
     words: list[str] = context.arguments.words
     max_age = _read_max_age(context)
     verdicts = list(_judge_outputs(context, words))
-    if len(words) == 1:
+    if len(words) == 1 and "/" not in words[0]:
         verdicts = [*_judge_function(context, words[0]), *verdicts]
     for verdict in verdicts:
         _judge_age(verdict, max_age)
@@ -174,9 +174,10 @@ def _is_meant(question: Question, words: list[str]) -> bool:
 
 def _judge_output(entry: Entry, question: Question) -> list[Difference]:
     if entry.fingerprint is None:
-        return []
+        return [Difference("fingerprint", "fingerprint", None, None)]
     path = question.find_program(os.environ)
-    return _compare(entry.fingerprint, path, found_as=path)
+    found = _compare(entry.fingerprint, path, found_as=path)
+    return found or ([Difference(question.tool, "program", None, None)] if path is None else [])
 
 
 def _compare(
@@ -219,6 +220,8 @@ def _explain(reason: Difference) -> str:
             return f"path: it was {subject}, it is {now}"
         case Difference(subject, "variable", stored, now):
             return f"${subject}: it was {_quote(stored)}, it is {_quote(now)}"
+        case Difference(subject, "program", _, _):
+            return f"{subject}: no program of that name is found now, or only a shim"
         case Difference(_, "entry", _, path):
             return f"it is not cached; the function is {path}"
         case Difference(_, "age", age, limit):

@@ -40,7 +40,7 @@ _MAX_WAIT_MS = 60_000
 class Asked:
     """One question, asked of the cache. `blob` is the answer; `is_cached`: one can be kept."""
 
-    def __init__(self, question: Question, program: str, socket: str | None) -> None:
+    def __init__(self, question: Question, program: str) -> None:
         self._question = question
         self._program = program
         self._name = question.name or ""
@@ -50,7 +50,7 @@ class Asked:
         self._is_marked = False
         self.blob: bytes | None = None
         if self._name and self._fingerprint is not None:
-            self._ask(socket)
+            self._ask()
 
     @property
     def is_cached(self) -> bool:
@@ -75,7 +75,7 @@ class Asked:
             got = None
             self._is_marked = True
         try:
-            ran = run_tool(self._question.words)
+            ran = run_tool(self._question.words, self._question.shell)
             if self._may_keep(ran):
                 self._store(ran.output, got)
             else:
@@ -85,18 +85,18 @@ class Asked:
                 got.release()
         return ran
 
-    def _ask(self, socket: str | None) -> None:
+    def _ask(self) -> None:
         try:
-            path = find_socket(socket)
-            directory, shell, now = os.path.dirname(path), self._question.asker, int(time.time())
-            if is_away(directory, shell, now):
+            path = find_socket(None)
+            shell, now = self._question.asker, int(time.time())
+            if is_away(path, shell, now):
                 return
             try:
                 with Cache(TOOL_OUTPUT, socket_path=path, timeout=_ask_seconds()) as cache:
                     self.blob = self._get(cache)
                 self._path = path
             except DeadlineError:
-                note_absence(directory, shell, now)
+                note_absence(path, shell, now)
         except CacheError:
             return
 

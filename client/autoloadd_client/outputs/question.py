@@ -28,6 +28,7 @@ UNKEPT = "unkept"
 
 _OPTIONS = ("--max-age", "--env", "--file", "--shell", "--kind", "--status", "--pid", "--packages")
 _PACKAGES = ("site", "dist")
+_DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -70,7 +71,7 @@ class Question:
     def fingerprint(self, program: str, environment: Mapping[str, str]) -> bytes | None:
         """Return the fingerprint as it is now; None where it is longer than one can be.
 
-        Raises OSError where the program is gone.
+        Raises OSError where the program is gone, or the directory that we are in.
         """
         texts = [fingerprint_file(program)]
         # A program may do something else for each of its names.
@@ -81,7 +82,7 @@ class Question:
             value = environment.get(variable)
             text = variable if value is None else f"{variable}={value}"
             texts.append(os.fsencode(text) + b"\0")
-        texts += map(_describe_file, self.files)
+        texts += [_describe_file(os.path.abspath(file)) for file in self.files]
         if self.has_packages:
             texts += map(_describe_file, _find_packages(program))
         fingerprint = b"".join(texts)
@@ -91,14 +92,12 @@ class Question:
         """Return the file that the words run; None where none is found, or it must not be cached.
 
         A version manager's shim is none: which program it runs depends on more than can be seen.
+        So does what a word like `/dev/fd/63` gives to it: bash has that for `<(COMMAND)`.
         """
         tool = self.tool
-        if not tool:
+        if not tool or any(place in word for word in self.words for place in _DESCRIPTORS):
             return None
-        if "/" in tool:
-            path = tool if _is_program(tool) else None
-        else:
-            path = _search(tool, environment.get("PATH", os.defpath))
+        path = find_in_path(tool, environment)
         if path is None or _is_shim(os.path.abspath(path)) or _is_shim(os.path.realpath(path)):
             return None
         return path
@@ -152,10 +151,10 @@ def _set_option(question: Question, option: str, value: str) -> None:
     match option:
         case "--max-age":
             question.max_age = read_age(value)
-        case "--env":
+        case "--env" if value and "=" not in value:
             question.variables.append(value)
         case "--file":
-            question.files.append(os.path.abspath(value))
+            question.files.append(value)
         case "--shell":
             question.shell = value
         case "--kind" if value in (EVAL, COMPLETE):
@@ -170,7 +169,11 @@ def _set_option(question: Question, option: str, value: str) -> None:
             raise QuestionError(f"{option} {value}: see `autoloadctl cached --help`")
 
 
-def _search(tool: str, path: str) -> str | None:
+def find_in_path(tool: str, environment: Mapping[str, str]) -> str | None:
+    """Return the file that a shell runs for a word; None: there is none."""
+    if "/" in tool:
+        return tool if _is_program(tool) else None
+    path = environment.get("PATH", os.defpath)
     candidates = (f"{directory or '.'}/{tool}" for directory in path.split(":"))
     return next(filter(_is_program, candidates), None)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from .question import find_in_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _READ_BYTES = 65536
 _STDERR = 2
+_BASH_LOOKS_AT_BYTES = 80
 
 
 class Ran:
@@ -23,19 +28,52 @@ class Ran:
         self.is_silent = is_silent
 
 
-def run_tool(words: Sequence[str]) -> Ran:
+def run_tool(words: Sequence[str], shell: str) -> Ran:
     """Run a tool to its end, as $(...) waits for it; stderr is passed on as it comes.
+
+    `shell` is NAME/VERSION of the shell whose place is taken.
 
     What the tool leaves running may write to stderr for as long as it likes: `cat` goes on with
     that. Raises OSError where it cannot be started.
     """
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603  what the user's shell was to run
+    with _start(words, shell) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         output, is_silent = _relay(process.stdout.fileno(), process.stderr.fileno())
         status = process.wait()
         is_silent = _relay_rest(process.stderr.fileno()) and is_silent
     return Ran(output, status if status >= 0 else 128 - status, is_silent=is_silent)
+
+
+def _start(words: Sequence[str], shell: str) -> subprocess.Popen[bytes]:
+    try:
+        return _spawn(words)
+    except OSError as exc:
+        script = interpret(words, shell, exc)
+        if script is None:
+            raise
+        return _spawn(script)
+
+
+def _spawn(words: Sequence[str]) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    # What the shell has open, the tool has, too. Of ours nothing is inherited.
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, close_fds=False)  # noqa: S603  what the user's shell was to run
+
+
+def interpret(words: Sequence[str], shell: str, error: OSError) -> list[str] | None:
+    """Return how a shell runs a script whose first line names no interpreter.
+
+    None: `error` was another one, or this is no text, by bash's measure.
+    """
+    path = find_in_path(words[0], os.environ) if error.errno == errno.ENOEXEC else None
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        line = file.read(_BASH_LOOKS_AT_BYTES).partition(b"\n")[0]
+    if b"\0" in line:
+        return None
+    return ["bash" if shell.startswith("bash/") else "/bin/sh", path, *words[1:]]
 
 
 def _relay(stdout: int, stderr: int) -> tuple[bytes, bool]:
@@ -69,7 +107,8 @@ def _relay_rest(stderr: int) -> bool:
     except BlockingIOError:
         os.set_blocking(stderr, True)
         # Whoever waits for the end of our stdout has waited long enough.
-        subprocess.Popen(["cat"], stdin=stderr, stdout=_STDERR)  # noqa: S607  any cat will do
+        with suppress(OSError):  # without a cat in PATH there is still the output
+            subprocess.Popen(["cat"], stdin=stderr, stdout=_STDERR)  # noqa: S607  any cat will do
     return is_silent
 
 

@@ -158,7 +158,9 @@ def put_in_place(place: str, plan: Plan) -> None:
         _build(fresh, plan)
         _change_over(place, fresh)
     except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        # A signal may come when the change is made already.
+        if not _is_in_place(place, fresh):
+            shutil.rmtree(fresh, ignore_errors=True)
         raise
     _remove_others(base, keep=name)
 
@@ -205,6 +207,10 @@ def _change_over(place: str, directory: str) -> None:
     link = f"{directory}/link"
     os.symlink(os.path.basename(directory), link)
     os.replace(link, place)
+
+
+def _is_in_place(place: str, directory: str) -> bool:
+    return os.path.islink(place) and os.readlink(place) == os.path.basename(directory)
 
 
 def _remove_others(base: str, *, keep: str) -> None:

@@ -24,9 +24,13 @@ fi
 
 unalias autoloadd-eval 2>/dev/null || :
 
-# In POSIX mode the names of functions have no hyphen.
-[[ :$SHELLOPTS: == *:posix:* ]] && _autoloadd_posix=1 || _autoloadd_posix=
-set +o posix
+# In POSIX mode the names of functions have no hyphen. To leave it and to enter it again takes the
+# variable, or makes another one.
+_autoloadd_posix=
+if [[ :$SHELLOPTS: == *:posix:* ]]; then
+  _autoloadd_posix=(1 "${POSIXLY_CORRECT-}" "${POSIXLY_CORRECT@a}")
+  set +o posix
+fi
 
 # What has a completion that runs the tool, and prints the same for the same tool: at the positions
 # that _autoloadd_is_safe knows.
@@ -37,7 +41,7 @@ declare -gA _autoloadd_original
 
 # Where a directory of PATH has the program $1: in REPLY. Fails where none has.
 _autoloadd_search() {
-  local directory rest=$PATH:
+  local directory rest=${PATH-}:
   while [[ -n $rest ]]; do
     directory=${rest%%:*} rest=${rest#*:}
     REPLY=${directory:-.}/$1
@@ -47,7 +51,7 @@ _autoloadd_search() {
 }
 
 # How the client is started: by its own Python without `site`, which is a third of its time. Where
-# it is not found, nothing is asked.
+# it is not found, nothing is asked. $1 is this package, if this file was not read through a link.
 _autoloadd_find_client() {
   local REPLY line=
   _autoloadd_client=()
@@ -56,8 +60,9 @@ _autoloadd_find_client() {
   { IFS= read -r line <"$REPLY"; } 2>/dev/null || :
   if [[ $line != '#!'/*python* || $line == *' '* ]]; then
     _autoloadd_client=("$REPLY")
-  elif [[ -x ${line#??} && -r $1/cli/bare.py ]]; then
-    _autoloadd_client=("${line#??}" -I -S "$1/cli/bare.py")
+  elif [[ -x ${line#??} ]]; then
+    _autoloadd_client=("$REPLY")
+    [[ ! -r $1/cli/bare.py ]] || _autoloadd_client=("${line#??}" -I -S "$1/cli/bare.py")
   fi
 }
 
@@ -161,19 +166,21 @@ _autoloadd_register() {
 
 # Register _autoloadd_tab in the place of what a `complete -p` line says.
 _autoloadd_wrap() {
-  local tool=$1 form='^(complete .*)-([FC]) (.+) ([^ ]+)$'
+  local tool=$1 quoted="'([^']|'\\\\'')*'"
+  local form="^(complete( -[[:alpha:]]( [[:alnum:]_-]+| $quoted)?)*) -(F [^ ']+|C $quoted) ([^ ]+)$"
   [[ $tool =~ ^[[:alnum:]_.+-]+$ && $2 =~ $form ]] || return 1
+  local what=${BASH_REMATCH[5]:2}
   # It is ours already.
-  [[ ${BASH_REMATCH[3]} != _autoloadd_tab ]] || return 0
-  if [[ ${BASH_REMATCH[2]} == F ]]; then
-    _autoloadd_original[$tool]=${BASH_REMATCH[3]}
-  else
+  [[ $what != _autoloadd_tab ]] || return 0
+  if [[ $what == \'* ]]; then
     local command
-    eval "command=${BASH_REMATCH[3]}"
+    eval "command=$what"
     # shellcheck disable=SC2154
     _autoloadd_original[$tool]=:$command
+  else
+    _autoloadd_original[$tool]=$what
   fi
-  eval "${BASH_REMATCH[1]}-F _autoloadd_tab ${BASH_REMATCH[4]}"
+  eval "${BASH_REMATCH[1]} -F _autoloadd_tab $tool"
 }
 
 # The completion function of every wrapped tool: the tool's own, run while the tool is ours.
@@ -189,7 +196,9 @@ _autoloadd_tab() {
     _autoloadd_tab_of_command "${_autoloadd_function#:}" "$@"
     return
   fi
-  if [[ -z $_autoloadd_watched ]] || declare -F -- env >/dev/null || declare -F -- "$1" >/dev/null
+  # In POSIX mode not every word can be a function's name.
+  if [[ -z $_autoloadd_watched || :$SHELLOPTS: == *:posix:* ]] ||
+    _autoloadd_is_users_function env || _autoloadd_is_users_function "$1"
   then
     "$_autoloadd_function" "$@"
     return
@@ -197,15 +206,22 @@ _autoloadd_tab() {
   # An interrupt may leave these two behind: they then do what the programs do.
   eval "function env { _autoloadd_instead env \"\$@\"; }"
   eval "function $1 { _autoloadd_instead ${1@Q} \"\$@\"; }"
+  # `set -a` is not meant for these: a tool may be a script that calls env.
+  export -nf env "$1"
   "$_autoloadd_function" "$@"
   local status=$?
   unset -f env "$1"
   return "$status"
 }
 
+# Whether there is a function of this name that _autoloadd_tab did not leave behind.
+_autoloadd_is_users_function() {
+  declare -F -- "$1" >/dev/null && [[ $(declare -f -- "$1") != *_autoloadd_instead* ]]
+}
+
 # What `env` and the tool are while a completion function runs: always in a subshell of it.
 _autoloadd_instead() {
-  local word variable
+  local word= variable
   local -a words=("$@")
   if [[ $1 == env ]]; then
     for word in "${@:2}"; do [[ $word == *=* ]] || break; done
@@ -217,7 +233,8 @@ _autoloadd_instead() {
     done
     words=(env "${words[@]}")
   fi
-  if [[ -z ${_autoloadd_watched-} || $word != "$_autoloadd_watched" ]]; then
+  # argcomplete's tools answer elsewhere: on a descriptor of their own.
+  if [[ -z ${_autoloadd_watched-} || $word != "$_autoloadd_watched" || ! -p /dev/stdout ]]; then
     command "$@"
     return
   fi
@@ -232,6 +249,7 @@ _autoloadd_ask() {
   [[ ${1##*/} == pip* ]] && status=1
   case ${1##*/} in
     aws*)
+      options+=(--env AWS_DATA_PATH)
       for file in ~/.aws/cli/alias "${AWS_CONFIG_FILE:-$HOME/.aws/config}" ~/.aws/models; do
         options+=(--file "$file")
       done ;;
@@ -319,12 +337,24 @@ _autoloadd_at_prompt() {
   return "$status"
 }
 
-_autoloadd_find_client "${BASH_SOURCE[0]%/shells/*}"
+# Whether PROMPT_COMMAND can be changed: an administrator who logs with it makes it read-only.
+_autoloadd_may_prompt() {
+  local PROMPT_COMMAND
+} 2>/dev/null
+
+_autoloadd_file=${BASH_SOURCE[0]}
+[[ $_autoloadd_file == /* ]] || _autoloadd_file=$PWD/$_autoloadd_file
+_autoloadd_find_client "${_autoloadd_file%/shells/*}"
 _autoloadd_wrap_known
-if [[ $- == *i* && ${PROMPT_COMMAND-} != *_autoloadd_at_prompt* ]]; then
+_autoloadd_prompted=
+if [[ $- == *i* && ${PROMPT_COMMAND-} != *_autoloadd_at_prompt* ]] && _autoloadd_may_prompt; then
   PROMPT_COMMAND="_autoloadd_at_prompt;${PROMPT_COMMAND-}"
 fi
-[[ -z $_autoloadd_posix ]] || set -o posix
-unset _autoloadd_posix
 # shellcheck disable=SC2139
-alias autoloadd-eval=". ${BASH_SOURCE[0]@Q} :autoloadd-eval:"
+alias autoloadd-eval=". ${_autoloadd_file@Q} :autoloadd-eval:"
+if [[ -n $_autoloadd_posix ]]; then
+  set -o posix
+  POSIXLY_CORRECT=${_autoloadd_posix[1]}
+  [[ ${_autoloadd_posix[2]} != *x* ]] || export POSIXLY_CORRECT
+fi
+unset _autoloadd_posix _autoloadd_file

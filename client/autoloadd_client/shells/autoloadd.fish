@@ -7,6 +7,10 @@
 # docs/shells.md says what is cached and what is not. Whatever goes wrong with the cache, the shell
 # does what it would have done without it, and says nothing.
 
+# What came with 3.5. An older fish does without us.
+builtin -q path
+or return 0
+
 # How the client is started: by its own Python without `site`, which is a third of its time. Where
 # it is not found, nothing is asked.
 function __autoloadd_find_client --argument-names package
@@ -16,7 +20,8 @@ function __autoloadd_find_client --argument-names package
     string match -q '/*' -- $program
     or return 0
     set -l line
-    read line <$program 2>/dev/null
+    test -r $program
+    and read line <$program
     set -l python (string match -rg '^#!(/[^ ]*python[^ /]*)$' -- "$line")
     if test -z "$python"
         set -g __autoloadd_client $program
@@ -181,7 +186,7 @@ function __autoloadd_ask --argument-names tool status_of_success
         case 'aws*'
             set -l config ~/.aws/config
             set -q AWS_CONFIG_FILE; and set config $AWS_CONFIG_FILE
-            set -a options --file ~/.aws/cli/alias --file $config --file ~/.aws/models
+            set -a options --env AWS_DATA_PATH --file ~/.aws/cli/alias --file $config --file ~/.aws/models
         case flask
             # It loads the application that it finds here. What that imports is nobody's to know.
             set -a options --max-age 10m

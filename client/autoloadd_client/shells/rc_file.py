@@ -24,11 +24,16 @@ from .rc_line import add_line, ends_in_continuation, find_line, remove_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from io import FileIO
 
 BACKUP_SUFFIX = ".before-autoloadd"
 _START_SECONDS = 10.0
 _MARK = "autoloadd-begins-here"
-_USE = re.compile(rb"\s*autoloadd-(?:eval|complete)\s")
+_USE = re.compile(
+    rb"(?!\s*#)(?:.*(?:[;&|({]|\b(?:then|else|do|and|or|not)\s))?\s*"
+    rb"(?P<command>autoloadd-(?:eval|complete)\s[^;&|)}]*)"
+)
+"""A line that has one of the commands, wherever a command may stand."""
 
 _SOURCES = {
     "zsh": "autoloadd.plugin.zsh",
@@ -91,10 +96,11 @@ class RcFile:
         """
         return self._change(lambda content: None if content is None else remove_line(content))
 
-    def find_uses(self) -> list[tuple[int, bytes]]:
-        """Return the lines, with their numbers, that do not work without autoloadd."""
-        lines = enumerate((self.read() or b"").splitlines(), 1)
-        return [(number, line.strip()) for number, line in lines if _USE.match(line)]
+    def find_uses(self) -> list[tuple[int, bytes, bytes]]:
+        """Return the lines that do not work without autoloadd: number, line, the command in it."""
+        lines = (self.read() or b"").splitlines()
+        found = ((number, line, _USE.match(line)) for number, line in enumerate(lines, 1))
+        return [(number, line.strip(), use["command"]) for number, line, use in found if use]
 
     def _add(self, content: bytes | None) -> bytes:
         if content and find_line(content) is None and ends_in_continuation(content):
@@ -119,25 +125,34 @@ class RcFile:
     def _create(self, content: bytes) -> None:
         if not self.is_given:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        with open(self.path, "xb") as file:
-            file.write(content)
+        with open(self.path, "xb", buffering=0) as file:
+            try:
+                _overwrite(file, content)
+            except BaseException:
+                os.unlink(self.path)
+                raise
 
     def _rewrite(self, edit: Callable[[bytes | None], bytes | None], *, keep: bool) -> bool:
-        with open(self.path, "r+b") as file:
+        with open(self.path, "r+b", buffering=0) as file:
             # Two that install at the same time would add two lines.
             fcntl.flock(file, fcntl.LOCK_EX)
             content = file.read()
             wanted = edit(content)
             if wanted == content:
                 return False
-            if wanted is None:
-                os.unlink(os.path.realpath(self.path))
+            if wanted is None and not os.path.islink(self.path):
+                os.unlink(self.path)
                 return True
-            if keep:
+            # Whoever has made a link of it since wants the file to stay.
+            wanted = wanted or b""
+            if keep and find_line(content) is None:
                 shutil.copy2(self.path, self.path + BACKUP_SUFFIX)
-            file.seek(0)
-            file.write(wanted)
-            file.truncate()
+            try:
+                _overwrite(file, wanted)
+            except BaseException:
+                # A full disk, or Ctrl-C: half a line would be an error in each new shell.
+                _overwrite(file, content)
+                raise
         if not keep:
             self._remove_backup(wanted)
         return True
@@ -157,6 +172,14 @@ class RcFile:
     def _by_hand(self) -> str:
         line = os.fsdecode(self.command)
         return f"give another file with --rc FILE, or write this line yourself: {line}"
+
+
+def _overwrite(file: FileIO, content: bytes) -> None:
+    file.seek(0)
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+    file.truncate()
 
 
 def source_path(shell: str) -> str:

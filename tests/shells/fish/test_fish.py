@@ -15,7 +15,7 @@ import autoloadd_client
 from pseudo_terminal import PseudoTerminal
 from shell_tools import text_of, tool_home
 
-from ...running import wait_until
+from ...running import private_directory, wait_until
 from ..slow_tool import UNMEASURED, Tool, shell_environment
 
 if TYPE_CHECKING:
@@ -245,6 +245,38 @@ def test_what_depends_on_more_is_not_cached(environment: dict[str, str], tmp_pat
     assert answers(environment) == begin + 1
 
 
+@pytest.mark.usefixtures("daemon")
+def test_a_package_that_comes_is_a_reason_to_ask_again(
+    environment: dict[str, str], tool: Tool, tmp_path: Path
+) -> None:
+    tool.write("echo album")
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    lines = f"""{SOURCE}
+        function _slow_completion
+            set -l response (env _SLOW_COMPLETE=fish_complete slow)
+            echo $response
+        end
+        autoloadd-complete slow; _slow_completion; _slow_completion"""
+    assert (run(lines, environment), tool.runs) == ((0, "album\nalbum\n", ""), 1)
+    (packages / "one").mkdir()
+    assert (run(lines, environment), tool.runs) == ((0, "album\nalbum\n", ""), 2)
+    for runs in (3, 3):
+        run(lines, {**environment, "PYTHONPATH": "elsewhere"})
+        assert tool.runs == runs
+
+
+@pytest.mark.usefixtures("daemon")
+def test_models_of_aws_that_lie_elsewhere(environment: dict[str, str], tool: Tool) -> None:
+    tool.write("echo s3")
+    (tool.directory / "aws_completer").symlink_to(tool.path)
+    lines = f"{SOURCE}\nautoloadd-complete aws; {complete('aws s')}"
+    given = {**environment, "PATH": f"{tool.directory}:{environment['PATH']}"}
+    for where, runs in (({}, 1), ({}, 1), ({"AWS_DATA_PATH": "/models"}, 2)):
+        assert run(lines, {**given, **where}) == (0, "s3\n", "")
+        assert tool.runs == runs
+
+
 class Fish(PseudoTerminal):
     """An interactive fish."""
 
@@ -331,6 +363,34 @@ def test_where_it_looks_for_the_daemon(environment: dict[str, str], idle_daemon:
             (base / "autoloadd" / "socket").rename(base / "autoloadd" / "run" / "socket")
             assert run(shown, {**environment, "XDG_CACHE_HOME": str(base)})[1] == "there\n"
     assert run(shown, environment)[1] == ""
+
+
+def test_a_client_that_may_only_be_run(environment: dict[str, str]) -> None:
+    with private_directory() as directory:
+        directory.chmod(0o755)
+        copy, client = directory / "autoloadd.fish", directory / "autoloadctl"
+        copy.write_text((SHELLS / "autoloadd.fish").read_text())
+        client.write_text("#!/usr/bin/python3\n")
+        client.chmod(0o711)
+        ran = subprocess.run(
+            ["fish", "--no-config", "-c", f"source {copy}; echo $__autoloadd_client"],
+            capture_output=True, text=True, check=False, cwd="/",
+            env={**environment, "PATH": f"{directory}:/usr/bin:/bin", "HOME": str(directory)},
+            # Root may read everything.
+            user=65534 if os.geteuid() == 0 else None,
+        )  # fmt: skip
+        assert (ran.stdout, ran.stderr) == (f"{client}\n", "")
+
+
+def test_an_older_fish_passes_over_it(environment: dict[str, str], tmp_path: Path) -> None:
+    old = tmp_path / "old.fish"
+    text = (SHELLS / "autoloadd.fish").read_text()
+    assert "\nbuiltin -q path\n" in text
+    old.write_text(text.replace("builtin -q path\n", "builtin -q no-such-builtin\n"))
+    shown = run(
+        f"source {old}; echo $status; functions -q autoloadd-eval; or echo none", environment
+    )
+    assert shown == (0, "0\nnone\n", "")
 
 
 def test_sourcing_starts_no_process(environment: dict[str, str], tmp_path: Path) -> None:

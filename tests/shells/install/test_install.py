@@ -5,15 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import autoloadd_client
+from autoloadd_client.shells import rc_file as rc_module
 from autoloadd_client.shells.compiled import compile_beside, remove_compiled
 from autoloadd_client.shells.errors import ShellFailedError
 from autoloadd_client.shells.rc_file import make_command, rc_file, source_path
@@ -22,6 +25,7 @@ from ...running import own_environment, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import FileIO
 
     Shell = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -392,6 +396,27 @@ def test_what_needs_autoloadd_is_named_when_it_goes(shell: Shell, tmp_path: Path
         )
 
 
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("(( $+commands[x] )) && autoloadd-eval x init zsh", 'eval "$(x init zsh)"'),
+        ("if type x; then autoloadd-eval x init; fi", 'eval "$(x init)"'),
+        ("{ autoloadd-eval x; }", 'eval "$(x)"'),
+        ("# x && autoloadd-eval x", None),
+        ("echo autoloadd-eval x", None),
+        ("command -v autoloadd-eval", None),
+    ],
+)
+def test_a_use_behind_a_condition_is_named_too(
+    shell: Shell, tmp_path: Path, line: str, instead: str | None
+) -> None:
+    path = tmp_path / "rc"
+    path.write_text(f"{line}\n")
+    shell("install", "bash", "--rc", str(path))
+    said = shell("uninstall", "bash", "--rc", str(path)).stderr
+    assert said == (f"{path}:1: {line}\n  without autoloadd: {instead}\n" if instead else "")
+
+
 def test_a_backup_goes_where_the_file_is_as_it_was(tmp_path: Path) -> None:
     path, backup = tmp_path / "rc", tmp_path / f"rc{BACKUP}"
     file = rc_file("bash", path=str(path), environment={})
@@ -403,6 +428,78 @@ def test_a_backup_goes_where_the_file_is_as_it_was(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"y=2\n")
     assert file.uninstall()
     assert (path.read_text(), backup.read_text()) == ("x=1\ny=2\n", "x=1\n")
+
+
+def test_a_new_line_in_the_place_of_the_old_one_keeps_the_first_copy(tmp_path: Path) -> None:
+    path, backup = tmp_path / "rc", tmp_path / f"rc{BACKUP}"
+    file = rc_file("bash", path=str(path), environment={})
+    path.write_text("x=1\n")
+    file.install()
+    path.write_bytes(path.read_bytes().replace(b"autoloadd_client/", b"old/"))
+    assert file.install()
+    assert backup.read_text() == "x=1\n"
+    assert file.uninstall()
+    assert [each.name for each in tmp_path.iterdir()] == ["rc"]
+    assert path.read_text() == "x=1\n"
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A bound on the size of files acts as a full disk does: a write takes only a part."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "rc"
+    file = rc_file("bash", path=str(path), environment={})
+    content = "x=1\n" * 1000
+    message = f"{path}: File too large: give another file"
+    path.write_text(content)
+    # In the middle of the line that is written.
+    with files_of_at_most(len(content) + 20), pytest.raises(ShellFailedError, match=message):
+        file.install()
+    assert path.read_text() == content
+    path.unlink()
+    with files_of_at_most(20), pytest.raises(ShellFailedError, match=message):
+        file.install()
+    assert not path.exists()
+
+
+def test_ctrl_c_while_it_is_written_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rc"
+    path.write_text("x=1\n")
+    file = rc_file("bash", path=str(path), environment={})
+    write, interrupts = rc_module._overwrite, iter([True])
+
+    def write_a_part(opened: FileIO, content: bytes) -> None:
+        if next(interrupts, False):
+            opened.write(content[:-7])
+            raise KeyboardInterrupt
+        write(opened, content)
+
+    monkeypatch.setattr(rc_module, "_overwrite", write_a_part)
+    with pytest.raises(KeyboardInterrupt):
+        file.install()
+    assert path.read_text() == "x=1\n"
+
+
+def test_a_file_that_became_a_link_stays_there(tmp_path: Path) -> None:
+    path, target = tmp_path / "rc", tmp_path / "dotfiles"
+    file = rc_file("bash", path=str(path), environment={})
+    file.install()
+    path.rename(target)
+    path.symlink_to(target)
+    assert file.uninstall()
+    assert path.is_symlink()
+    assert target.read_bytes() == b""
+    assert file.install()
 
 
 def test_no_directory_is_made_for_a_given_file(shell: Shell, tmp_path: Path) -> None:

@@ -423,6 +423,8 @@ def test_an_interrupt_ends_it(tool: Tool, daemon: Daemon, tmp_path: Path) -> Non
         (["--max-age"], 2, b"--max-age: its value is missing"),
         (["--max-age", "soon", "slow"], 2, b"--max-age soon: give 90 or 90s, 15m, 12h, 7d"),
         (["--max-age=", "slow"], 2, b"--max-age : give 90 or 90s, 15m, 12h, 7d"),
+        (["--env", "A=1", "slow"], 2, b"--env A=1: see `autoloadctl cached --help`"),
+        (["--env=", "slow"], 2, b"--env : see `autoloadctl cached --help`"),
         (["--kind", "x", "slow"], 2, b"--kind x: see `autoloadctl cached --help`"),
         (["--status", "x", "slow"], 2, b"--status x: see `autoloadctl cached --help`"),
         (["no-such-tool"], 127, b"no-such-tool: No such file or directory"),
@@ -551,6 +553,8 @@ def test_packages_beside_the_real_tool(
 ) -> None:
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "linked").symlink_to(tool.path)
+    # Where a tool has no library beside it, it has no packages either.
+    assert cached("--packages", "python", str(tmp_path / "links" / "linked")).returncode == 0
     runs = []
     for kind in ("site", "dist"):
         packages = tmp_path / "lib" / "python3.11" / f"{kind}-packages"
@@ -560,7 +564,7 @@ def test_packages_beside_the_real_tool(
             for _ in range(2):
                 cached("--packages", "python", str(tmp_path / "links" / "linked"))
             runs.append(tool.runs)
-    assert runs == [1, 2, 3, 4]
+    assert runs == [2, 3, 4, 5]
 
 
 def test_help_teaches(cached: Cached) -> None:

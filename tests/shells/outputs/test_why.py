@@ -123,10 +123,13 @@ def test_age_and_what_has_no_form_of_ours(cached: Cached, tool: Tool, daemon: Da
         cache.put("other", b"x")
     shown = cached("why", "slow", "a", command=CTL).stdout.decode()
     assert "its fingerprint is of another form: b'of another form'" in shown
-    assert ask(cached, "slow", "b")[0]["fresh"]
-    assert ask(cached, "aws")[0]["words"] == ["aws_completer", "aws s3"]
-    cached("slow")
-    assert ask(cached, "slow", "b", "--max-age", "1d")[0]["fresh"]
+    # `cached` takes nothing that does not say what it was made from.
+    lines = cached("why", "slow", "b", command=CTL).stdout.decode().splitlines()
+    assert lines[0] == "eval zsh/5.9: slow b: is not used"
+    assert lines[2:] == ["  it was stored without a fingerprint"]
+    assert ask(cached, "aws", status=1)[0]["words"] == ["aws_completer", "aws s3"]
+    cached("slow", "c")
+    assert ask(cached, "slow", "c", "--max-age", "1d")[0]["fresh"]
 
 
 def test_too_old_is_told(cached: Cached, tool: Tool, daemon: Daemon) -> None:
@@ -135,6 +138,28 @@ def test_too_old_is_told(cached: Cached, tool: Tool, daemon: Daemon) -> None:
     ran = cached("why", "slow", "b", "--max-age", "1d", command=CTL)
     assert ran.returncode == 1
     assert b" s old, more than 86400\n" in ran.stdout
+
+
+def test_a_program_that_is_not_found_any_more(
+    cached: Cached, tool: Tool, daemon: Daemon, tmp_path: Path
+) -> None:
+    cached("slow")
+    shown = cached("why", "slow", command=CTL, PATH="/usr/bin:/bin")
+    assert shown.returncode == 1
+    assert shown.stdout.decode().splitlines()[2:] == [
+        "  slow: no program of that name is found now, or only a shim"
+    ]
+    (tmp_path / "shims").mkdir()
+    (tmp_path / "shims" / "slow").symlink_to(tool.path)
+    path = f"{tmp_path}/shims:{tool.directory}:/usr/bin:/bin"
+    (said,) = ask(cached, "slow", status=1, PATH=path)
+    assert [reason["part"] for reason in said["reasons"]] == ["program"]
+
+
+def test_a_path_is_no_function(cached: Cached, tool: Tool, daemon: Daemon) -> None:
+    cached(str(tool.path))
+    (said,) = ask(cached, str(tool.path))
+    assert (said["what"], said["fresh"]) == ("eval", True)
 
 
 def test_functions(cached: Cached, tool: Tool, daemon: Daemon, tmp_path: Path) -> None:

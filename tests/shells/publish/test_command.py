@@ -66,6 +66,41 @@ def test_nothing_changed_says_so_both_ways(farm: Farm) -> None:
     assert not farm.publish()["changed"]
 
 
+def test_nothing_changed_and_nowhere_to_say_it(farm: Farm) -> None:
+    farm.publish()
+    command = [sys.executable, "-m", "autoloadd_client.cli", "publish", "zsh", "--fpath"]
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [*command, farm.directory], stdout=full, stderr=subprocess.PIPE, check=False,
+            env=ctl_environment(farm.run_directory, {}),
+        )  # fmt: skip
+    assert ran.returncode == 2
+    assert ran.stderr == b"autoloadctl: stdout: No space left on device\n"
+
+
+def test_ctrl_c_while_it_looks_is_quiet(farm: Farm) -> None:
+    script = """
+import os, signal, sys
+from autoloadd_client.cli import main, publish
+publish.find_unchanged = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+main()
+"""
+    command = [sys.executable, "-c", script, "publish", "zsh", "--fpath", str(farm.directory)]
+    ran = subprocess.run(command, capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, b"", b"")
+
+
+def test_a_directory_named_zsh_is_no_zsh(farm: Farm, daemon: Daemon, tmp_path: Path) -> None:
+    farm.publish()
+    assert daemon.stop() == 0
+    (tmp_path / "share" / "zsh").mkdir(parents=True)
+    ran = farm.ctl(
+        "publish", "zsh", "--fpath", farm.directory,
+        environment={"PATH": f"{tmp_path}/share:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (0, UNCHANGED)
+
+
 def test_nothing_changed_needs_no_daemon_and_loads_almost_nothing(
     farm: Farm, daemon: Daemon
 ) -> None:

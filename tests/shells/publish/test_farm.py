@@ -364,6 +364,36 @@ def test_what_cannot_be_built_leaves_what_there_was(tmp_path: Path, functions: P
     assert (place / "file").exists()
 
 
+def test_a_signal_right_behind_the_change_takes_nothing_away(
+    tmp_path: Path, functions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(tmp_path / "zsh-5.9")
+    put_in_place(place, plan(functions, "old"))
+    new = plan(functions, "newer")
+    replace = os.replace
+
+    def replace_and_be_told(source: str, target: str) -> None:
+        replace(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", replace_and_be_told)
+    with pytest.raises(KeyboardInterrupt):
+        put_in_place(place, new)
+    assert read_state(place) == new.observed
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        put_in_place(place, plan(functions, "newest"))
+    assert read_state(place) == new.observed
+    monkeypatch.undo()
+    put_in_place(place, plan(functions, "newest"))
+    assert len(list(tmp_path.glob(".zsh-*"))) == 1
+
+
+def interrupted(*_arguments: object) -> None:
+    """Be what a call is that Ctrl-C ends."""
+    raise KeyboardInterrupt
+
+
 def test_a_lock_that_nobody_gives_back_ends_the_waiting(tmp_path: Path) -> None:
     place = str(tmp_path / "zsh-5.9")
     late = lock(place, seconds=0.2)
