@@ -194,7 +194,7 @@ def _judge_age(verdict: _Verdict, max_age: int | None) -> None:
     if verdict.entry is None or max_age is None:
         return
     age = (time.time_ns() - (verdict.entry.cached_at_ns or 0)) // _SECOND
-    if age > max_age:
+    if not 0 <= age <= max_age:
         verdict.reasons.append(Difference("age", "age", f"{age}", f"{max_age}"))
 
 
@@ -224,6 +224,8 @@ def _explain(reason: Difference) -> str:
             return f"{subject}: no program of that name is found now, or only a shim"
         case Difference(_, "entry", _, path):
             return f"it is not cached; the function is {path}"
+        case Difference(_, "age", age, _) if age is not None and age.startswith("-"):
+            return "it is from later than now, and --max-age was given"
         case Difference(_, "age", age, limit):
             return f"it is {age} s old, more than {limit}"
         case Difference(_, "fingerprint", None, _):

@@ -168,8 +168,9 @@ class Asked:
 
 
 def _is_young(entry: Entry, max_age: int) -> bool:
-    # By this machine's clock, which also stamped it.
-    return time.time_ns() - (entry.cached_at_ns or 0) <= max_age * _SECOND
+    # By this machine's clock, which also stamped it: if it was set back, that may be to come.
+    age = time.time_ns() - (entry.cached_at_ns or 0)
+    return 0 <= age <= max_age * _SECOND
 
 
 def _ask_seconds() -> float:

@@ -495,7 +495,9 @@ _autoloadd_close() {
 
 _autoloadd_is_young() {
   local -i now=${(%):-%D{%s}}
-  [[ -z $_autoloadd_max_age ]] || (( now - _autoloadd_stamp / 1000000000 <= _autoloadd_max_age ))
+  local -i age=now-_autoloadd_stamp/1000000000
+  # One that is of the future was stored before the clock was set back.
+  [[ -z $_autoloadd_max_age ]] || (( 0 <= age && age <= _autoloadd_max_age ))
 }
 
 # Append the canonical text of the file $1 to $fingerprint; one that is not there has no numbers.
@@ -614,7 +616,8 @@ _autoloadd_output() {
   fi
   if _autoloadd_is_there &&
     (( ! $+functions[$_autoloadd_words[1]] && ! $+builtins[$_autoloadd_words[1]] )) &&
-    [[ ${(j::)_autoloadd_words} != *$'\0'* ]] && _autoloadd_find_tool "${_autoloadd_words[@]}" &&
+    [[ ${(j::)_autoloadd_words} != *($'\0'|/dev/fd/|/proc/self/fd/)* ]] &&
+    _autoloadd_find_tool "${_autoloadd_words[@]}" &&
     _autoloadd_look && _autoloadd_fetch "$_autoloadd_max_age" \
       eval$'\0'zsh/$ZSH_VERSION$'\0'${(pj:\0:)_autoloadd_words} 0 5000 "${_autoloadd_words[@]}"
   then

@@ -149,6 +149,24 @@ def test_too_old_is_run_again(cached: Cached, tool: Tool, daemon: Daemon) -> Non
     assert tool.runs == 2
 
 
+def test_what_was_stored_before_the_clock_was_set_back_is_run_again(
+    cached: Cached, tool: Tool, daemon: Daemon
+) -> None:
+    cached("slow")
+    with daemon.cache(str(TOOL_OUTPUT)) as cache:
+        ((name, _),) = list(cache.names())
+        entry = cache.get_entry(name)
+        assert entry is not None
+        in_an_hour = time.time_ns() + 3600 * 10**9
+        cache.put_many({name: Entry(entry.blob, entry.fingerprint, 0, in_an_hour)})
+    shown = cached("why", "slow", "--max-age", "1d", command=COMMAND[:-1])
+    assert b"  it is from later than now, and --max-age was given\n" in shown.stdout
+    assert cached("slow").stdout == b"slow\n"
+    assert tool.runs == 1
+    assert cached("--max-age", "1d", "slow").stdout == b"slow\n"
+    assert tool.runs == 2
+
+
 def test_ten_at_once_run_it_once(tool: Tool, daemon: Daemon, tmp_path: Path) -> None:
     tool.write(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo slow")
     environment = shell_environment(tmp_path, tool, daemon, **UNMEASURED)

@@ -152,6 +152,23 @@ def test_max_age(environment: dict[str, str], tool: Tool, outputs: Cache) -> Non
         wait_for_puts(outputs, 2 if runs == 1 else 4)
 
 
+def test_an_entry_of_the_future_has_no_age(
+    environment: dict[str, str], tool: Tool, outputs: Cache
+) -> None:
+    """The clock was set back since: it could be young for years."""
+    output_of(EVAL, environment=environment)
+    wait_for_puts(outputs, 1)
+    name, entry = only_entry(outputs)
+    assert entry.cached_at_ns is not None
+    later = entry.cached_at_ns + 3600 * 10**9
+    outputs.put_many({name: Entry(entry.blob, entry.fingerprint, None, later)})
+    assert output_of(EVAL, environment=environment) == "0 hello\n"
+    assert tool.runs == 1
+    with_age = EVAL.replace("$TOOL", "--max-age 1d $TOOL")
+    assert output_of(with_age, environment=environment) == "0 hello\n"
+    assert tool.runs == 2
+
+
 @pytest.mark.parametrize(
     ("ends", "runs"),
     [("exit 3", 2), ("echo oops >&2", 2), ("echo oops >&2; exit 1", 2), ("exit 0", 1)],
@@ -284,7 +301,7 @@ def test_bytes_in_every_locale(
 
 
 def test_what_cannot_be_cached_is_run(environment: dict[str, str], home: Path) -> None:
-    """A function, a builtin, a version manager's shim, and what is not there."""
+    """A function, a builtin, a version manager's shim, what reads from here, what is not there."""
     (home / "shims").mkdir()
     (home / "shims" / "shim").write_text("#!/bin/sh\necho GREETING=shim\n")
     (home / "shims" / "shim").chmod(0o755)
@@ -292,10 +309,11 @@ def test_what_cannot_be_cached_is_run(environment: dict[str, str], home: Path) -
         "f() { print GREETING=f$1 }; autoloadd-eval f 1; print $GREETING\n"
         "autoloadd-eval print GREETING=builtin; print $GREETING\n"
         f"autoloadd-eval {home}/shims/shim; print $GREETING\n"
+        "for i in 1 2; do autoloadd-eval cat <(echo GREETING=$i); print $GREETING; done\n"
         "autoloadd-eval no-such-tool-here; print $?"
     )
     ran = run_zsh(script, environment=environment)
-    assert ran.stdout == b"f1\nbuiltin\nshim\n0\n"
+    assert ran.stdout == b"f1\nbuiltin\nshim\n1\n2\n0\n"
     assert ran.stderr.endswith(b"command not found: no-such-tool-here\n")
 
 

@@ -395,18 +395,21 @@ def test_a_server_without_leases(home: Path, tool: Tool) -> None:
     assert HELLO["features"] == ()
 
 
-@pytest.mark.parametrize("crossed", ["id", "name", "cut"])
+@pytest.mark.parametrize("crossed", ["id", "name", "fingerprint", "cut"])
 def test_an_answer_to_somebody_else(crossed: str, home: Path, tool: Tool) -> None:
     def script(peer: Peer) -> None:
         peer.greet()
         get = peer.read_request("get")
         assert isinstance(get.params, tuple)
         name = get.params[0] if crossed != "name" else "other"
-        result = (name, b"GREETING=crossed", get.params[2], 0, 1 << 60)
+        fingerprint = get.params[2] if crossed != "fingerprint" else b"another"
+        result = (name, b"GREETING=crossed", fingerprint, 0, 1 << 60)
         if crossed == "cut":
             peer.send(b"\0\0\1\0\x94\1\xce\0\1\0\1\xc0\x95\xd9")
             return
-        peer.answer(get if crossed == "name" else type(get)(get.id + 1, "get", ()), result)
+        peer.answer(
+            get if crossed in ("name", "fingerprint") else type(get)(get.id + 1, "get", ()), result
+        )
         peer.wait_for_rest()
 
     server = ScriptedServer(home / "socket", (script,))
