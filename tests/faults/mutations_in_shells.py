@@ -24,15 +24,15 @@ SHELL_MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "shells: fingerprint without the inode",
         f"{_SHELLS}/fingerprint.py",
-        "\\0{found.st_ino}\\0",
-        "\\0{0}\\0",
+        "found.st_ino",
+        "0",
         (CACHED,),
     ),
     Mutation(
         "shells: fingerprint without the time",
         f"{_SHELLS}/fingerprint.py",
-        "\\0{found.st_mtime_ns}\\0",
-        "\\0{0}\\0",
+        "found.st_mtime_ns",
+        "0",
         (CACHED,),
     ),
     Mutation(
