@@ -177,3 +177,16 @@ def test_a_tool_that_has_no_completion(place: Path, daemon: Daemon) -> None:
         assert said.split()[-1] == "1"
         assert "usage: autoloadd-complete" in terminal.run("autoloadd-complete")
         assert "black flask npm" in terminal.run("autoloadd-complete --help")
+
+
+def test_only_what_a_completion_asks_is_kept(place: Path, daemon: Daemon) -> None:
+    """It may start the tool for something else besides."""
+    mine = place / "mine"
+    mine.write_text("#!/bin/sh\nprintf x >> $HOME/mine.ran\n")
+    mine.chmod(0o755)
+    rc = f"""_mine() {{ : $(env LINES=3 {mine}) $(env _MINE_COMPLETE=zsh_complete {mine})
+      compadd hello }}
+    compdef _mine mine
+    autoloadd-complete mine"""
+    press(place, rc, ["mine h", "mine h"], loaded=True)
+    assert (place / "mine.ran").read_text() == "xxx"
