@@ -18,15 +18,18 @@ if [[ ${1-} == ':autoloadd-eval:' ]]; then
   'builtin' 'shift'
   '_autoloadd_output' "$@"
   'builtin' 'set' '--'
-  'builtin' 'eval' "_autoloadd_text=;$_autoloadd_text"
+  'builtin' 'eval' "'builtin' 'unset' '_autoloadd_text';$_autoloadd_text"
   'builtin' 'return'
 fi
 
 if [[ -z ${_autoloadd_inner-} ]]; then
-  # The user's aliases must not change what the lines below mean.
+  # The user's aliases must not change what the lines below mean. (zsh reads all of an `if` at once.)
   'builtin' 'typeset' '-g' _autoloadd_aliases=no_aliases
   [[ -o aliases ]] && _autoloadd_aliases=aliases
   'builtin' 'setopt' 'no_aliases'
+fi
+
+if [[ -z ${_autoloadd_inner-} ]]; then
   builtin typeset -g _autoloadd_inner=1 _autoloadd_file=${${(%):-%x}:A}
   # Plugin managers may evaluate the text, and say where it came from.
   [[ ${ZERO-} == */autoloadd.plugin.zsh && -r $ZERO ]] && _autoloadd_file=${ZERO:A}
@@ -34,7 +37,7 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
   builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
     -o no_hash_list_all -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global \
-    -o no_bg_nice -o typeset_silent -c 'builtin source "$_autoloadd_file"'
+    -o no_bg_nice -o no_force_float -o typeset_silent -c 'builtin source "$_autoloadd_file"'
   unset _autoloadd_inner
 
   # From here on: what has to run under the caller's own options.
