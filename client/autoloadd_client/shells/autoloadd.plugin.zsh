@@ -684,12 +684,11 @@ _autoloadd_fetch_early() {
   local name packed said frames= _autoloadd_path=${_autoloadd_place:h}/zsh-asked
   local _autoloadd_blob _autoloadd_stored
   local -a expected
-  local -i number id=0 _autoloadd_fd=-1 _autoloadd_stamp
+  local -i number id=0 _autoloadd_fd=-1 _autoloadd_stamp before=$#_autoloadd_asked_for
   _autoloadd_asked_for+=( "$_autoloadd_name" )
-  (( $#_autoloadd_asked_for == 1 )) && [[ -s $_autoloadd_path ]] || return 0
-  said=$(<$_autoloadd_path)
+  (( ! before )) && [[ -s $_autoloadd_path ]] && sysread -s 32768 said <$_autoloadd_path || return 0
   # For what is no request, the daemon would end the connection.
-  while [[ $said[5,16] == $'\x94\0\xce\0\x01\x02'${(#):-$id}$'\xa3get\x93' ]]; do
+  while (( id < 16 )) && [[ $said[5,16] == $'\x94\0\xce\0\x01\x02'${(#):-$id}$'\xa3get\x93' ]]; do
     _autoloadd_number $said[1,4]
     [[ $said[number+3,number+4] == $'\xc0\xc0' ]] || break
     expected+=( "$said[17,number+2]" ) frames+=$said[1,number+4] said=$said[number+5,-1] id+=1
@@ -740,6 +739,7 @@ _autoloadd_end_start() {
 _autoloadd_begin() {
   local _autoloadd_farm
   local -a _autoloadd_others
+  trap - ZERR DEBUG
   _autoloadd_find_farm
   _autoloadd_take_farm farm
   [[ -o interactive ]] || return 0
@@ -751,15 +751,21 @@ _autoloadd_begin() {
 _autoloadd_wake() {
   local _autoloadd_farm
   local -a _autoloadd_others
-  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
-  (( $#precmd_functions )) || unset precmd_functions
-  _autoloadd_find_farm
-  # This order: nearly all that is loaded from here on are completions.
-  _autoloadd_take_farm completions farm
-  _autoloadd_publish
-  _autoloadd_text=
-  (( ! $#_autoloadd_wanted )) || [[ ! -v _comps ]] || _autoloadd_load 2>/dev/null
-  _autoloadd_end_start
+  trap - ZERR DEBUG
+  {
+    precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
+    (( $#precmd_functions )) || unset precmd_functions
+    _autoloadd_find_farm
+    # This order: nearly all that is loaded from here on are completions.
+    _autoloadd_take_farm completions farm
+    _autoloadd_publish
+    _autoloadd_text=
+    (( ! $#_autoloadd_wanted )) || [[ ! -v _comps ]] || _autoloadd_load 2>/dev/null
+  } always {
+    # Also where a tool was interrupted.
+    _autoloadd_end_start
+  }
+  return 0
 }
 
 # Have the functions of $others published anew, by one shell at a time, where one of them changed: a
