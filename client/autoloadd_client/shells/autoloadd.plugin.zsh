@@ -830,6 +830,9 @@ typeset -g _autoloadd_source=
 # Have the rest of this file read. Its text was kept, since the file may be another by now.
 _autoloadd_read_on() {
   [[ -n $_autoloadd_source ]] || return 1
+  trap - ZERR DEBUG
+  # Who finds one half of it would call the other.
+  trap '' INT
   builtin eval "${_autoloadd_source##*$'\n# ---- when it is needed'}"
   _autoloadd_source=
 }
@@ -840,7 +843,9 @@ function autoloadd-get autoloadd-put autoloadd_plugin_unload _autoloadd_announce
   _autoloadd_read_on && $0 "$@"
 }
 
-if [[ ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ]]; then
+# (Where our text was evaluated, and nobody said where it came from, the file is whose line did so.)
+if [[ $_autoloadd_file == */autoloadd.plugin.zsh &&
+  ( ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ) ]]; then
   # (A builtin reads it five times as fast as $(<FILE).)
   {
     zmodload -F zsh/system b:sysread b:syswrite && sysread -s 262144 _autoloadd_source <$_autoloadd_file
@@ -1314,7 +1319,7 @@ autoloadd_plugin_unload() {
     [[ $_comps[$_autoloadd_tool] != *_autoloadd_* ]] || unset "_comps[$_autoloadd_tool]"
   done
   # zinit does this itself, and says so where it is done.
-  [[ ${funcstack[2]-} == .zinit-* ]] || unalias autoloadd-eval 2>/dev/null
+  [[ -n ${(M)funcstack:#.zinit-*} ]] || unalias autoloadd-eval 2>/dev/null
   unfunction -m '(_|)autoloadd[_-]*'
   unset -m '_autoloadd_*'
 }
