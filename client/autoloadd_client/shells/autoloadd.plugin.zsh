@@ -18,15 +18,18 @@ if [[ ${1-} == ':autoloadd-eval:' ]]; then
   'builtin' 'shift'
   '_autoloadd_output' "$@"
   'builtin' 'set' '--'
-  'builtin' 'eval' "_autoloadd_text=;$_autoloadd_text"
+  'builtin' 'eval' "'builtin' 'unset' '_autoloadd_text';$_autoloadd_text"
   'builtin' 'return'
 fi
 
 if [[ -z ${_autoloadd_inner-} ]]; then
-  # The user's aliases must not change what the lines below mean.
+  # The user's aliases must not change what the lines below mean. (zsh reads all of an `if` at once.)
   'builtin' 'typeset' '-g' _autoloadd_aliases=no_aliases
   [[ -o aliases ]] && _autoloadd_aliases=aliases
   'builtin' 'setopt' 'no_aliases'
+fi
+
+if [[ -z ${_autoloadd_inner-} ]]; then
   builtin typeset -g _autoloadd_inner=1 _autoloadd_file=${${(%):-%x}:A}
   # Plugin managers may evaluate the text, and say where it came from.
   [[ ${ZERO-} == */autoloadd.plugin.zsh && -r $ZERO ]] && _autoloadd_file=${ZERO:A}
@@ -34,7 +37,7 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
   builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
     -o no_hash_list_all -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global \
-    -o no_bg_nice -o typeset_silent -c 'builtin source "$_autoloadd_file"'
+    -o no_bg_nice -o no_force_float -o typeset_silent -c 'builtin source "$_autoloadd_file"'
   unset _autoloadd_inner
 
   # From here on: what has to run under the caller's own options.
@@ -653,12 +656,11 @@ _autoloadd_fetch_early() {
   local name packed said frames= _autoloadd_path=${_autoloadd_place:h}/zsh-asked
   local _autoloadd_blob _autoloadd_stored
   local -a expected
-  local -i number id=0 _autoloadd_fd=-1 _autoloadd_stamp
+  local -i number id=0 _autoloadd_fd=-1 _autoloadd_stamp before=$#_autoloadd_asked_for
   _autoloadd_asked_for+=( "$_autoloadd_name" )
-  (( $#_autoloadd_asked_for == 1 )) && [[ -s $_autoloadd_path ]] || return 0
-  said=$(<$_autoloadd_path)
+  (( ! before )) && [[ -s $_autoloadd_path ]] && sysread -s 32768 said <$_autoloadd_path || return 0
   # For what is no request, the daemon would end the connection.
-  while [[ $said[5,16] == $'\x94\0\xce\0\x01\x02'${(#):-$id}$'\xa3get\x93' ]]; do
+  while (( id < 16 )) && [[ $said[5,16] == $'\x94\0\xce\0\x01\x02'${(#):-$id}$'\xa3get\x93' ]]; do
     _autoloadd_number $said[1,4]
     [[ $said[number+3,number+4] == $'\xc0\xc0' ]] || break
     expected+=( "$said[17,number+2]" ) frames+=$said[1,number+4] said=$said[number+5,-1] id+=1
@@ -742,6 +744,7 @@ _autoloadd_take_farm() {
 _autoloadd_begin() {
   local _autoloadd_farm
   local -a _autoloadd_others
+  trap - ZERR DEBUG
   _autoloadd_find_farm
   _autoloadd_take_farm farm
   [[ -o interactive ]] || return 0
@@ -753,15 +756,21 @@ _autoloadd_begin() {
 _autoloadd_wake() {
   local _autoloadd_farm
   local -a _autoloadd_others
-  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
-  (( $#precmd_functions )) || unset precmd_functions
-  _autoloadd_find_farm
-  # This order: nearly all that is loaded from here on are completions.
-  _autoloadd_take_farm completions farm
-  _autoloadd_publish
-  _autoloadd_text=
-  (( ! $#_autoloadd_wanted )) || [[ ! -v _comps ]] || _autoloadd_load 2>/dev/null
-  _autoloadd_end_start
+  trap - ZERR DEBUG
+  {
+    precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
+    (( $#precmd_functions )) || unset precmd_functions
+    _autoloadd_find_farm
+    # This order: nearly all that is loaded from here on are completions.
+    _autoloadd_take_farm completions farm
+    _autoloadd_publish
+    _autoloadd_text=
+    (( ! $#_autoloadd_wanted )) || [[ ! -v _comps ]] || _autoloadd_load 2>/dev/null
+  } always {
+    # Also where a tool was interrupted.
+    _autoloadd_end_start
+  }
+  return 0
 }
 
 # Have the functions of $others published anew, by one shell at a time, where one of them changed: a
@@ -830,6 +839,9 @@ typeset -g _autoloadd_source=
 # Have the rest of this file read. Its text was kept, since the file may be another by now.
 _autoloadd_read_on() {
   [[ -n $_autoloadd_source ]] || return 1
+  trap - ZERR DEBUG
+  # Who finds one half of it would call the other.
+  trap '' INT
   builtin eval "${_autoloadd_source##*$'\n# ---- when it is needed'}"
   _autoloadd_source=
 }
@@ -841,7 +853,9 @@ function autoloadd-get autoloadd-put autoloadd_plugin_unload _autoloadd_announce
   _autoloadd_read_on && $0 "$@"
 }
 
-if [[ ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ]]; then
+# (Where our text was evaluated, and nobody said where it came from, the file is whose line did so.)
+if [[ $_autoloadd_file == */autoloadd.plugin.zsh &&
+  ( ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ) ]]; then
   # (A builtin reads it five times as fast as $(<FILE).)
   {
     zmodload -F zsh/system b:sysread b:syswrite && sysread -s 262144 _autoloadd_source <$_autoloadd_file
@@ -1315,7 +1329,7 @@ autoloadd_plugin_unload() {
     [[ $_comps[$_autoloadd_tool] != *_autoloadd_* ]] || unset "_comps[$_autoloadd_tool]"
   done
   # zinit does this itself, and says so where it is done.
-  [[ ${funcstack[2]-} == .zinit-* ]] || unalias autoloadd-eval 2>/dev/null
+  [[ -n ${(M)funcstack:#.zinit-*} ]] || unalias autoloadd-eval 2>/dev/null
   unfunction -m '(_|)autoloadd[_-]*'
   unset -m '_autoloadd_*'
 }

@@ -113,6 +113,14 @@ def test_words_that_zsh_could_misread(daemon: Daemon, tool: Tool, home: Path) ->
     assert tool.runs == len(words)
 
 
+def test_the_same_again(daemon: Daemon, tool: Tool, home: Path) -> None:
+    start(rc_for(tool, "a"), home, daemon.socket_path)
+    wait_for_puts(daemon)
+    left = (daemon.directory / "zsh-asked").stat()
+    assert start(rc_for(tool, "a", "a", "a"), home, daemon.socket_path) == ("a,a,a,", 1)
+    assert (daemon.directory / "zsh-asked").stat() == left
+
+
 def test_a_changed_tool_runs_again(daemon: Daemon, tool: Tool, home: Path) -> None:
     start(rc_for(tool, "a", "b"), home, daemon.socket_path)
     wait_for_puts(daemon)
@@ -157,7 +165,7 @@ def test_more_than_are_fetched_at_once(daemon: Daemon, tool: Tool, home: Path) -
 
 
 @pytest.mark.parametrize(
-    "damage", ["empty", "noise", "cut", "long", "another method", "another id"]
+    "damage", ["empty", "noise", "cut", "long", "another method", "another id", "many"]
 )
 def test_what_else_stands_in_that_file(damage: str, daemon: Daemon, tool: Tool, home: Path) -> None:
     """No more is sent than what is a request as it was left."""
@@ -175,6 +183,7 @@ def test_what_else_stands_in_that_file(damage: str, daemon: Daemon, tool: Tool, 
         "long": (b"\x00\x00\xff\xff" + good[4:], 2),
         "another method": (first + first.replace(b"get", b"put"), 2),
         "another id": (first + first, 2),
+        "many": (requests_for([f"x{number}" for number in range(256)]) * 1000, 3),
     }[damage]
     left.write_bytes(data)
     assert start(rc, home, daemon.socket_path) == ("a,b,", connections)
@@ -206,6 +215,27 @@ def test_behind_the_first_prompt_nothing_is_kept(daemon: Daemon, tool: Tool, hom
         terminal.run(f"autoloadd-eval {tool.path} a; autoloadd-eval {tool.path} b")
         assert terminal.run("print $connections $#_autoloadd_early_blobs").split() == ["3", "0"]
     assert (daemon.directory / "zsh-asked").read_bytes() == requests_for([eval_name(tool, "a")])
+
+
+def test_where_nothing_can_be_left(daemon: Daemon, tool: Tool, home: Path) -> None:
+    rc = rc_for(tool, "a") + "\ntrap 'print failed' ZERR"
+    (daemon.directory / "zsh-asked").mkdir()
+    with Terminal(home / "rc", rc, environment=environment_for(daemon.socket_path)) as terminal:
+        assert b"failed" not in terminal.startup
+        assert terminal.run("print $shown; false").split() == ["a,", "failed"]
+
+
+def test_ctrl_c_at_the_first_prompt(daemon: Daemon, tool: Tool, home: Path) -> None:
+    """That ends the start, as the prompt does."""
+    flask = home / "flask"
+    flask.write_text("#!/bin/sh\nkill -INT 0\nexec sleep 1000\n")
+    flask.chmod(0o755)
+    rc = f"{rc_for(tool, 'a')}\nautoloadd-complete flask; typeset -A _comps"
+    environment = environment_for(daemon.socket_path)
+    environment["PATH"] = f"{home}:{environment['PATH']}"
+    with Terminal(home / "rc", rc, environment=environment) as terminal:
+        assert terminal.run("print $_autoloadd_is_starting").strip() == "0"
+    assert (daemon.directory / "zsh-asked").exists()
 
 
 def test_a_hung_daemon_is_waited_for_once(daemon: Daemon, tool: Tool, home: Path) -> None:

@@ -269,7 +269,9 @@ def test_text_that_evaluates_more(environment: dict[str, str], tool: Tool) -> No
         "setopt no_multibyte",
         "setopt sh_word_split glob_subst ignore_braces",
         "alias -g local=oops; alias eval=oops source=oops print=print; alias if=if",
+        "alias unset=oops alias=oops function=oops typeset=oops; alias -g emulate=oops",
         "setopt no_unset no_clobber; IFS=x",
+        "setopt force_float",
     ],
 )
 def test_whatever_options_are_set(
@@ -283,6 +285,12 @@ def test_whatever_options_are_set(
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"hello\n", b"")
         wait_for_puts(outputs, 1)
     assert tool.runs == 1
+
+
+def test_zsh_warns_of_nothing_of_ours(environment: dict[str, str], tool: Tool) -> None:
+    tool.write("echo print hello")
+    script = "setopt warn_nested_var\nf() { autoloadd-eval $TOOL }\nf; f"
+    assert output_of(script, environment=environment) == "hello\nhello\n"
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])

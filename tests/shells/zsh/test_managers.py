@@ -114,3 +114,10 @@ def test_nothing_is_left_when_it_is_unloaded(custom: Path, tool: Tool, daemon: D
     again = f"{before}\n{load}\nsource $custom/plugins/autoloadd/{NAME}; autoloadd-eval $TOOL"
     ran = run_zsh(f"{again}; print $GREETING", environment=environment, sourced=False)
     assert (ran.stdout.decode(), ran.stderr) == (f"{expected}hello\n", b"")
+
+
+@pytest.mark.parametrize("read", ["", "_autoloadd_read_on"])
+def test_zinit_unloads_the_alias_itself(read: str) -> None:
+    """Whether all of the file was read by then or not."""
+    script = f"{read}\n.zinit-unload() {{ autoloadd_plugin_unload; unalias autoloadd-eval }}"
+    assert output_of(f"{script}; .zinit-unload", environment=own_environment({})) == ""

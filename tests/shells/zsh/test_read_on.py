@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from tests.running import own_environment
 
+from .terminal import Terminal
 from .zsh import PLUGIN, environment_for, output_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.running import Daemon
+
+    from .conftest import Tool
 
 MARK = "\n# ---- when it is needed\n"
 
@@ -59,6 +62,28 @@ def test_it_is_read_once_under_our_own_options(daemon: Daemon) -> None:
     autoloadd-get name; print $? "${reply[1]}"; unsetopt ksh_arrays; autoloadd-get name; print $?"""
     environment = environment_for(daemon.socket_path)
     assert output_of(script, environment=environment) == "0 0\n0 two words\n0\n"
+
+
+def test_ctrl_c_meanwhile(daemon: Daemon, tool: Tool, home: Path) -> None:
+    """One half would not find the other. It is for who comes behind, as ever."""
+    environment = environment_for(daemon.socket_path)
+    with Terminal(home / "rc", f"source {PLUGIN}", environment=environment) as terminal:
+        terminal.run("at=$'\\n_autoloadd_run() {'")
+        terminal.run("_autoloadd_source=${_autoloadd_source/$at/$'\\nkill -INT $$'$at}")
+        for _ in range(2):
+            shown = terminal.run(f"autoloadd-eval {tool.path}; print $GREETING")
+            assert shown.split() == ["hello"]
+        assert not terminal.run("kill -INT $$; print on").strip()
+
+
+def test_text_that_is_evaluated_from_nobody_knows_where(daemon: Daemon, home: Path) -> None:
+    """Then what seems to be our file is somebody's, which must not be run for our functions."""
+    rc = home / "rc"
+    rc.write_text(f'print -n read,\neval "$(<{PLUGIN})"\n')
+    script = f"source {rc}; autoloadd-put name blob; autoloadd-get name; print -r -- $? $reply"
+    environment = environment_for(daemon.socket_path)
+    shown = output_of(script, environment=environment, sourced=False)
+    assert shown == "read,read,0 name blob\n"
 
 
 def test_compiled_all_of_it_is_there(home: Path) -> None:

@@ -51,6 +51,12 @@ def test_no_daemon(home: Path, tool: Tool) -> None:
     assert not list(home.glob("zsh-*"))
 
 
+def test_a_trap_hears_nothing_of_it(home: Path) -> None:
+    script = f"trap 'print failed' ZERR\nsource {PLUGIN}; _autoloadd_first_prompt"
+    environment = environment_for(str(home / "none" / "socket"))
+    assert output_of(script, environment=environment, sourced=False) == ""
+
+
 def test_a_socket_that_nobody_listens_at(daemon: Daemon, tool: Tool) -> None:
     environment = environment_for(daemon.socket_path, TOOL=str(tool.path))
     daemon.kill()
