@@ -35,10 +35,15 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   [[ ${ZERO-} == */autoloadd.plugin.zsh && -r $ZERO ]] && _autoloadd_file=${ZERO:A}
   # Functions that are defined here run under these options, whoever calls them, and leave the
   # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
-  builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
-    -o no_hash_list_all -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global \
-    -o no_bg_nice -o no_force_float -o typeset_silent -c 'builtin source "$_autoloadd_file"'
-  unset _autoloadd_inner
+  {
+    builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
+      -o no_hash_list_all -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global \
+      -o no_bg_nice -o no_force_float -o typeset_silent -c 'builtin source "$_autoloadd_file"'
+  } always {
+    # Also after Ctrl-C.
+    builtin setopt "$_autoloadd_aliases"
+    unset _autoloadd_inner _autoloadd_aliases
+  }
 
   # From here on: what has to run under the caller's own options.
 
@@ -85,8 +90,6 @@ if [[ -z ${_autoloadd_inner-} ]]; then
 
   _autoloadd_begin
   alias autoloadd-eval="builtin source ${(q)_autoloadd_file} :autoloadd-eval:"
-  'builtin' 'setopt' "$_autoloadd_aliases"
-  unset _autoloadd_aliases
   return 0
 fi
 

@@ -76,6 +76,18 @@ def test_ctrl_c_meanwhile(daemon: Daemon, tool: Tool, home: Path) -> None:
         assert not terminal.run("kill -INT $$; print on").strip()
 
 
+def test_ctrl_c_while_the_first_part_is_read(home: Path) -> None:
+    """The shell keeps its aliases, and may read it again."""
+    copy = home / PLUGIN.name
+    copy.write_text(PLUGIN.read_text().replace("\n# ---- bytes", "\nkill -INT $$\n# ---- bytes"))
+    environment = environment_for("/nonexistent/socket")
+    with Terminal(home / "rc", environment=environment) as terminal:
+        terminal.run(f"source {copy}")
+        assert terminal.run("print $options[aliases]").split() == ["on"]
+        terminal.run(f"source {PLUGIN}")
+        assert terminal.run("autoloadd-eval print print hello").split() == ["hello"]
+
+
 def test_text_that_is_evaluated_from_nobody_knows_where(daemon: Daemon, home: Path) -> None:
     """Then what seems to be our file is somebody's, which must not be run for our functions."""
     rc = home / "rc"
