@@ -828,7 +828,8 @@ _autoloadd_completion_of() {
   REPLY=${_comps[$1]:-${_postpatcomps[(k)$1]-}}
 }
 
-typeset -g _autoloadd_source=
+# (Not for those who have `set` list all variables.)
+typeset -gH _autoloadd_source=
 
 # Have the rest of this file read. Its text was kept, since the file may be another by now.
 _autoloadd_read_on() {

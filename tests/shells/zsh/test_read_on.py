@@ -64,6 +64,10 @@ def test_it_is_read_once_under_our_own_options(daemon: Daemon) -> None:
     assert output_of(script, environment=environment) == "0 0\n0 two words\n0\n"
 
 
+def test_set_does_not_list_it() -> None:
+    assert MARK.strip() not in output_of("set", environment=own_environment({}))
+
+
 def test_ctrl_c_meanwhile(daemon: Daemon, tool: Tool, home: Path) -> None:
     """One half would not find the other. It is for who comes behind, as ever."""
     environment = environment_for(daemon.socket_path)
