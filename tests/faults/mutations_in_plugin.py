@@ -130,6 +130,18 @@ PLUGIN_MUTATIONS: tuple[Mutation, ...] = (
         EARLY,
     ),
     _bug(
+        "early: fetched for whom it is not",
+        "  (( ${_autoloadd_announced[(Ie)$_autoloadd_name]} )) || return 0\n",
+        "  (( $#_autoloadd_announced )) || return 0\n",
+        EARLY,
+    ),
+    _bug(
+        "early: texts of any size",
+        "(( ! _autoloadd_is_starting || $#_autoloadd_text > 131072 )) ||",
+        "(( ! _autoloadd_is_starting )) ||",
+        EARLY,
+    ),
+    _bug(
         "early: the list is written by each shell",
         """_autoloadd_asked_for} == "${(pj:\\0\\0:)_autoloadd_announced}" ]] ||""",
         "_autoloadd_asked_for} == x ]] ||",
@@ -143,14 +155,14 @@ PLUGIN_MUTATIONS: tuple[Mutation, ...] = (
     ),
     _bug(
         "early: also in scripts",
-        "  [[ -o interactive ]] || return 0\n  _autoloadd_is_starting=1\n",
-        "  _autoloadd_is_starting=1\n  [[ -o interactive ]] || return 0\n",
+        "  [[ -o interactive ]] || return 0\n  _autoloadd_is_starting=2\n",
+        "  _autoloadd_is_starting=2\n  [[ -o interactive ]] || return 0\n",
         EARLY,
     ),
     # What is read later
     _bug(
         "a function is forgotten that has to be read first",
-        "_autoloadd_fill _autoloadd_is_absent",
+        "_autoloadd_is_absent _autoloadd_lease",
         "_autoloadd_is_absent",
         READ_ON,
     ),
@@ -216,8 +228,8 @@ PLUGIN_MUTATIONS: tuple[Mutation, ...] = (
         FAITHFUL,
     ),
     _bug(
-        "completion: flask is the same in all directories",
-        "    _autoloadd_key+=( $PWD )\n",
+        "completion: flask's application may change",
+        "    _autoloadd_files=( $PWD/{app.py,wsgi.py,.env,.flaskenv} )\n",
         "",
         COMPLETION,
         "tests/shells/completions/test_tab.py",

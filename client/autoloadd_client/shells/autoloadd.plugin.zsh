@@ -35,10 +35,15 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   [[ ${ZERO-} == */autoloadd.plugin.zsh && -r $ZERO ]] && _autoloadd_file=${ZERO:A}
   # Functions that are defined here run under these options, whoever calls them, and leave the
   # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
-  builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
-    -o no_hash_list_all -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global \
-    -o no_bg_nice -o no_force_float -o typeset_silent -c 'builtin source "$_autoloadd_file"'
-  unset _autoloadd_inner
+  {
+    builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
+      -o no_hash_list_all -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global \
+      -o no_bg_nice -o no_force_float -o typeset_silent -c 'builtin source "$_autoloadd_file"'
+  } always {
+    # Also after Ctrl-C.
+    builtin setopt "$_autoloadd_aliases"
+    unset _autoloadd_inner _autoloadd_aliases
+  }
 
   # From here on: what has to run under the caller's own options.
 
@@ -85,8 +90,6 @@ if [[ -z ${_autoloadd_inner-} ]]; then
 
   _autoloadd_begin
   alias autoloadd-eval="builtin source ${(q)_autoloadd_file} :autoloadd-eval:"
-  'builtin' 'setopt' "$_autoloadd_aliases"
-  unset _autoloadd_aliases
   return 0
 fi
 
@@ -457,8 +460,11 @@ _autoloadd_fetch() {
     if _autoloadd_find 2>/dev/null; then
       _autoloadd_text=$_autoloadd_blob
     else
-      (( _autoloadd_fd >= 0 )) && _autoloadd_fill "$@"
+      (( _autoloadd_fd >= 0 )) && _autoloadd_fill "$@" || return
     fi
+    # (To read more, where it is not asked for after all, would take its time.)
+    (( ! _autoloadd_is_starting || $#_autoloadd_text > 131072 )) ||
+      _autoloadd_asked_for+=( "$_autoloadd_name" )
   } always {
     # Ends the lease too: where nothing was stored, the next shell is asked to run the tool.
     (( _autoloadd_fd < 0 )) || exec {_autoloadd_fd}>&-
@@ -471,7 +477,7 @@ _autoloadd_find() {
   local frames=
   trap '' PIPE
   if (( _autoloadd_is_starting )); then
-    _autoloadd_fetch_early
+    (( _autoloadd_is_starting == 1 )) || _autoloadd_fetch_early
     _autoloadd_find_early && return
     ! _autoloadd_is_away || return 1
   fi
@@ -646,37 +652,38 @@ _autoloadd_declares() {
 
 # Until its first prompt a shell asks for what the last one did, whose requests are in a file beside the
 # socket. They are sent at once: with a connection for each, an `autoloadd-eval` takes three times as long.
-typeset -gi _autoloadd_is_starting=0    # 1: before the first prompt of an interactive shell
+typeset -gi _autoloadd_is_starting=0    # before the first prompt; 2: also before the first question
 typeset -gaU _autoloadd_asked_for=()    # the names that this shell asked for
 typeset -ga _autoloadd_announced=()     # those that the last one did
 typeset -gA _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_stamps=()
 
-# Note that $name is asked for; when it is the first, fetch what the last shell asked for.
+# Before the first question: fetch what the last shell asked for, if $name is among it.
 _autoloadd_fetch_early() {
-  local name packed said frames= _autoloadd_path=${_autoloadd_place:h}/zsh-asked
+  local name said frames= _autoloadd_path=${_autoloadd_place:h}/zsh-asked
   local _autoloadd_blob _autoloadd_stored
-  local -a expected
-  local -i number id=0 _autoloadd_fd=-1 _autoloadd_stamp before=$#_autoloadd_asked_for
-  _autoloadd_asked_for+=( "$_autoloadd_name" )
-  (( ! before )) && [[ -s $_autoloadd_path ]] && sysread -s 32768 said <$_autoloadd_path || return 0
+  local -a packed
+  local -i number id=0 _autoloadd_fd=-1 _autoloadd_stamp
+  _autoloadd_is_starting=1
+  [[ -s $_autoloadd_path ]] && sysread -s 32768 said <$_autoloadd_path || return 0
   # For what is no request, the daemon would end the connection.
   while (( id < 16 )) && [[ $said[5,16] == $'\x94\0\xce\0\x01\x02'${(#):-$id}$'\xa3get\x93' ]]; do
     _autoloadd_number $said[1,4]
     [[ $said[number+3,number+4] == $'\xc0\xc0' ]] || break
-    expected+=( "$said[17,number+2]" ) frames+=$said[1,number+4] said=$said[number+5,-1] id+=1
+    name=$said[17,number+2]
+    packed+=( "$name" ) frames+=$said[1,number+4] said=$said[number+5,-1] id+=1
+    case $name[1] in
+      ($'\xd9') name=$name[3,-1] ;;
+      ($'\xda') name=$name[4,-1] ;;
+      (*) name=$name[2,-1] ;;
+    esac
+    _autoloadd_announced+=( "$name" )
   done
-  (( id )) || return 0
+  (( ${_autoloadd_announced[(Ie)$_autoloadd_name]} )) || return 0
   {
     _autoloadd_open tool-output/1/8 $frames || return
     id=0
-    for packed in "${expected[@]}"; do
-      case $packed[1] in
-        ($'\xd9') name=$packed[3,-1] ;;
-        ($'\xda') name=$packed[4,-1] ;;
-        (*) name=$packed[2,-1] ;;
-      esac
-      _autoloadd_announced+=( "$name" )
-      _autoloadd_answer $'\0\x01\x02'${(#):-$(( id++ ))} $packed
+    for name in "${_autoloadd_announced[@]}"; do
+      _autoloadd_answer $'\0\x01\x02'${(#):-$id} "$packed[++id]"
       case $? in
         (0)
           _autoloadd_early_blobs[$name]=$_autoloadd_blob
@@ -705,6 +712,17 @@ _autoloadd_end_start() {
   _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_stamps=()
   _autoloadd_asked_for=( "${(@)_autoloadd_asked_for[1,16]}" )
   [[ ${(pj:\0\0:)_autoloadd_asked_for} == "${(pj:\0\0:)_autoloadd_announced}" ]] || _autoloadd_announce
+}
+
+# Leave for the next shell what this one asked for.
+_autoloadd_announce() {
+  local _autoloadd_place name frames=
+  local -i id=0
+  (( $#_autoloadd_asked_for )) && _autoloadd_place || return 0
+  for name in "${_autoloadd_asked_for[@]}"; do
+    _autoloadd_request $'\0\x01\x02'${(#):-$(( id++ ))} get array 3 str "$name" nil nil
+  done
+  { print -rn -- $frames >| ${_autoloadd_place:h}/zsh-asked } 2>/dev/null
 }
 
 # ---- start-up, and compiled functions
@@ -748,7 +766,7 @@ _autoloadd_begin() {
   _autoloadd_find_farm
   _autoloadd_take_farm farm
   [[ -o interactive ]] || return 0
-  _autoloadd_is_starting=1
+  _autoloadd_is_starting=2
   precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} _autoloadd_first_prompt )
 }
 
@@ -834,7 +852,8 @@ _autoloadd_completion_of() {
 
 # ---- the rest of this file
 
-typeset -g _autoloadd_source=
+# (Not for those who have `set` list all variables.)
+typeset -gH _autoloadd_source=
 
 # Have the rest of this file read. Its text was kept, since the file may be another by now.
 _autoloadd_read_on() {
@@ -847,8 +866,8 @@ _autoloadd_read_on() {
 }
 
 # Those that are called first.
-function autoloadd-get autoloadd-put autoloadd_plugin_unload _autoloadd_announce _autoloadd_choose \
-  _autoloadd_fill _autoloadd_is_absent _autoloadd_lease _autoloadd_load _autoloadd_print_usage \
+function autoloadd-get autoloadd-put autoloadd_plugin_unload _autoloadd_choose _autoloadd_fill \
+  _autoloadd_is_absent _autoloadd_lease _autoloadd_load _autoloadd_print_usage \
   _autoloadd_publish_alone _autoloadd_surroundings _autoloadd_unwatch _autoloadd_watch _autoloadd_wrong {
   _autoloadd_read_on && $0 "$@"
 }
@@ -1332,17 +1351,6 @@ autoloadd_plugin_unload() {
   [[ -n ${(M)funcstack:#.zinit-*} ]] || unalias autoloadd-eval 2>/dev/null
   unfunction -m '(_|)autoloadd[_-]*'
   unset -m '_autoloadd_*'
-}
-
-# Leave for the next shell what this one asked for.
-_autoloadd_announce() {
-  local _autoloadd_place name frames=
-  local -i id=0
-  (( $#_autoloadd_asked_for )) && _autoloadd_place || return 0
-  for name in "${_autoloadd_asked_for[@]}"; do
-    _autoloadd_request $'\0\x01\x02'${(#):-$(( id++ ))} get array 3 str "$name" nil nil
-  done
-  { print -rn -- $frames >| ${_autoloadd_place:h}/zsh-asked } 2>/dev/null
 }
 
 _autoloadd_publish_alone() {

@@ -64,6 +64,10 @@ def test_it_is_read_once_under_our_own_options(daemon: Daemon) -> None:
     assert output_of(script, environment=environment) == "0 0\n0 two words\n0\n"
 
 
+def test_set_does_not_list_it() -> None:
+    assert MARK.strip() not in output_of("set", environment=own_environment({}))
+
+
 def test_ctrl_c_meanwhile(daemon: Daemon, tool: Tool, home: Path) -> None:
     """One half would not find the other. It is for who comes behind, as ever."""
     environment = environment_for(daemon.socket_path)
@@ -74,6 +78,18 @@ def test_ctrl_c_meanwhile(daemon: Daemon, tool: Tool, home: Path) -> None:
             shown = terminal.run(f"autoloadd-eval {tool.path}; print $GREETING")
             assert shown.split() == ["hello"]
         assert not terminal.run("kill -INT $$; print on").strip()
+
+
+def test_ctrl_c_while_the_first_part_is_read(home: Path) -> None:
+    """The shell keeps its aliases, and may read it again."""
+    copy = home / PLUGIN.name
+    copy.write_text(PLUGIN.read_text().replace("\n# ---- bytes", "\nkill -INT $$\n# ---- bytes"))
+    environment = environment_for("/nonexistent/socket")
+    with Terminal(home / "rc", environment=environment) as terminal:
+        terminal.run(f"source {copy}")
+        assert terminal.run("print $options[aliases]").split() == ["on"]
+        terminal.run(f"source {PLUGIN}")
+        assert terminal.run("autoloadd-eval print print hello").split() == ["hello"]
 
 
 def test_text_that_is_evaluated_from_nobody_knows_where(daemon: Daemon, home: Path) -> None:
