@@ -34,10 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Let keys end what tests start, also where a script runs them in its background."""
+    """Let signals end what tests start, also in a script's background and under nohup."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # What is handled is not inherited, and the tests themselves go on.
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 __all__ = ["PRODUCER", "Daemon", "RawClient", "wait_until"]
