@@ -65,7 +65,7 @@ def dumped(place: Path, rc: str, environment: dict[str, str]) -> list[str]:
     text = re.sub(r"^(_?autoloadd[\w-]*) \(\) \{\n(.*\n)*?\}\n", "", text, flags=re.MULTILINE)
     # zsh lists its tables of functions and builtins once somebody has looked at them.
     ours = re.compile(
-        rf"^(typeset( -\w+)* )?(_?autoloadd[\w-]*|{VOLATILE})="
+        rf"^(typeset( -\w+)* )?(_?autoloadd[\w-]*|{VOLATILE})(=|$)"
         r"|^typeset.* -h?i?F? (SECONDS|RANDOM)|^typeset -g -A (functions|builtins|commands)$"
     )
     return [line for line in text.splitlines() if not ours.match(line)]
