@@ -150,7 +150,8 @@ def test_options_and_usage(tool: Tool, daemon: Daemon, environment: dict[str, st
     for command in ("autoloadd-eval", "autoloadd-complete"):
         code, out, err = run(f"{SOURCE}\n{command} --help; echo $?", environment)
         assert (code, out[:7], out[-3:], err) == (0, "usage: ", "\n0\n", "")
-    assert "\n  aws black flask npm pip pip3 uvicorn\n" in out
+        known = "\n  aws black flask npm pip pip3 uvicorn\n"
+        assert (known in out) == (command == "autoloadd-complete")
     for bad, said in (("", ""), ("--bad", "autoloadd-complete: bad option: --bad\n")):
         code, out, err = run(f"{SOURCE}\nautoloadd-complete {bad}; echo $?", environment)
         assert (code, out) == (0, "2\n")
