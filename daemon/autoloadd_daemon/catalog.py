@@ -163,7 +163,8 @@ class Catalog:
         recovered = recover_shard(self._files, path, later_bytes)
         if not isinstance(recovered, Recovered):
             self._metrics.set_aside.extend(recovered)
-            if not self._files.names(path):
+            # Only a shard's own: without a runtime directory the socket's, `run`, lies here too.
+            if _SHARD_ID.fullmatch(name) and not self._files.names(path):
                 self._files.remove_directory(path)
             return
         if recovered.producer.shard_id() != name:

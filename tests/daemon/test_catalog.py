@@ -192,6 +192,13 @@ def test_what_is_damaged_and_torn_is_counted(cache_dir: Path) -> None:
     assert len(catalog) == 1
 
 
+def test_an_empty_directory_of_another_kind_stays(cache_dir: Path) -> None:
+    """That of the socket lies here where there is no runtime directory, and is empty at a start."""
+    (cache_dir / "run").mkdir()
+    assert len(catalog_of(cache_dir)) == 0
+    assert [path.name for path in cache_dir.iterdir()] == ["run"]
+
+
 def test_what_was_never_acknowledged_leaves_no_directory(cache_dir: Path) -> None:
     """A daemon was killed in the first write to its shard."""
     for producer, name in ((PRODUCER, "journal.00000001"), (OTHER, "staged.00000001")):

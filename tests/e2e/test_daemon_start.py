@@ -13,14 +13,12 @@ import pytest
 
 from autoloadd_protocol import __version__
 
-from ..running import own_environment, wait_until
+from ..running import Daemon, own_environment, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from autoloadd_client import Cache
-
-    from ..running import Daemon
 
 SECONDS = 20.0
 MIB = 1024 * 1024
@@ -304,6 +302,23 @@ def test_ten_started_at_once_of_which_one_serves(idle_daemon: Daemon) -> None:
     idle_daemon.start()
     with idle_daemon.cache() as cache:
         assert cache.get("a") == b"1"
+
+
+class DaemonWithoutRuntimeDirectory(Daemon):
+    """Its socket is in its cache directory, as it is by default where nothing else can hold it."""
+
+    @property
+    def socket_path(self) -> str:
+        return str(self.cache_dir / "run" / "socket")
+
+
+def test_a_socket_in_the_cache_directory(home: Path) -> None:
+    """Its directory is empty at the first start and at each one after a clean stop."""
+    daemon = DaemonWithoutRuntimeDirectory(home)
+    try:
+        daemon.start().restart()
+    finally:
+        daemon.end()
 
 
 def test_a_stale_socket_file_is_replaced(daemon: Daemon, cache: Cache) -> None:

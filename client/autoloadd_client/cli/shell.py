@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING
+
+from autoloadd_client.errors import CacheError
+from autoloadd_client.reaching import HOW_TO_START, connect, find_socket
 
 from .conventions import PROGRAM, UsageError
 from .parser import add_command
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from .parser import Subparsers
 
 _SHELLS = ("zsh", "bash", "fish")
+_ANSWER_SECONDS = 0.1
 
 _EXAMPLES = """\
   autoloadctl shell install zsh
@@ -104,7 +109,22 @@ def _install(context: Context, file: RcFile) -> int:
         context.warn(
             f"{PROGRAM} is not in PATH: the shell will do without the cache until it is there"
         )
+    elif done:
+        _warn_without_daemon(context)
     return FOUND
+
+
+def _warn_without_daemon(context: Context) -> None:
+    """Say that no daemon answers yet: a shell would say nothing."""
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    try:
+        path = find_socket(context.socket_path)
+        connect(path, deadline, how_to_start=HOW_TO_START).close()
+    except CacheError as exc:
+        context.warn(f"the shell does without the cache until a daemon answers: {exc}")
+    except TimeoutError:
+        # One is there, and busy.
+        return
 
 
 def _uninstall(context: Context, file: RcFile) -> int:

@@ -202,7 +202,8 @@ def _say(context: Context, verdict: _Verdict) -> None:
     paint = context.palette.good if verdict.is_fresh else context.palette.bad
     words = make_printable(" ".join(verdict.words))
     word = "is used" if verdict.is_fresh else "is not used"
-    context.say(f"{verdict.what} {verdict.shell}: {words}: {paint(word)}")
+    asked_by = f"{verdict.what} {verdict.shell}".rstrip()
+    context.say(f"{asked_by}: {words}: {paint(word)}")
     if verdict.entry is not None:
         age = format_ago(time.time_ns() - (verdict.entry.cached_at_ns or 0))
         context.say(f"  stored {age}, {format_size(len(verdict.entry.blob))}")

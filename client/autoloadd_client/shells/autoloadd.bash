@@ -90,7 +90,7 @@ _autoloadd_is_there() {
 
 # Print what TOOL ARGS... prints. To be run in a subshell, which becomes the client.
 _autoloadd_output() {
-  local usage form='^--(max-age=[0-9]+[smhd]?|env=[[:alpha:]_][[:alnum:]_]*)$'
+  local usage bad= form='^--(max-age=[0-9]+[smhd]?|env=[[:alpha:]_][[:alnum:]_]*)$'
   local -a options=()
   while [[ ${1-} == -* ]]; do
     case $1 in
@@ -101,15 +101,20 @@ _autoloadd_output() {
     esac
     [[ ${options[-1]} =~ $form ]] || break
   done
-  if [[ ${1--} == -* || -n ${options[*]} && ! ${options[-1]} =~ $form ]]; then
+  if [[ -n ${options[*]} && ! ${options[-1]} =~ $form ]]; then
+    bad=${options[-1]}
+  elif [[ ${1-} == -* ]]; then
+    bad=$1
+  fi
+  if [[ -n $bad || $# == 0 ]]; then
     usage='usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...
 
 Does what eval "$(TOOL ARGS...)" does, with the output of TOOL from the cache.
   --max-age AGE   run TOOL again after this time: 90 or 90s, 15m, 12h, 7d
   --env NAME      run TOOL again when this variable changed, too'
-    case ${1-} in
+    case $bad in
       -h|--help) printf 'printf "%%s\\n" %s' "${usage@Q}" ;;
-      *) printf '%s\n' "$usage" >&2; printf 'return 2' ;;
+      *) printf '%s\n' ${bad:+"autoloadd-eval: bad option: $bad"} "$usage" >&2; printf 'return 2' ;;
     esac
   elif _autoloadd_is_there && ! _autoloadd_is_shells_own "$1"; then
     exec "${_autoloadd_client[@]}" cached --pid "$$" --shell "bash/${BASH_VERSION%%[!0-9.]*}" \
@@ -138,10 +143,12 @@ function autoloadd-complete {
   local usage='usage: autoloadd-complete TOOL...
 
 Serves TAB for TOOL from the cache, where its completion runs TOOL itself. Use it for tools whose
-answer depends only on the tool and on the words of the command line.'
-  case ${1--} in
+answer depends only on the tool and on the words of the command line. Those that are known to be so
+need it only where bash completes nothing for them:
+  '${_autoloadd_known[*]}
+  case ${1-} in
     -h|--help) printf '%s\n' "$usage"; return ;;
-    -*) printf '%s\n' "$usage" >&2; return 2 ;;
+    ''|-*) printf '%s\n' ${1:+"autoloadd-complete: bad option: $1"} "$usage" >&2; return 2 ;;
   esac
   for tool; do
     complete -p -- "$tool" &>/dev/null || _autoloadd_register "$tool"

@@ -61,7 +61,7 @@ function __autoloadd_output
         if string match -q -- '*=*' $argv[1]
             set -a options $argv[1]
         else
-            set -a options $argv[1]=$argv[2]
+            set -a options $argv[1]="$argv[2]"
             set -e argv[1]
         end
         set -e argv[1]
@@ -76,7 +76,8 @@ function __autoloadd_output
         if contains -- "$argv[1]" -h --help
             echo printf "'%s\n'" (string escape -- $usage)
         else
-            printf '%s\n' $usage >&2
+            string match -q -- '-*' "$argv[1]"; and set -a bad $argv[1]
+            printf '%s\n' "autoloadd-eval: bad option: "$bad[1] $usage >&2
             echo 'return 2'
         end
     else if not functions -q -- $argv[1]; and not builtin -q -- $argv[1]; and __autoloadd_is_there
@@ -97,11 +98,14 @@ end
 function autoloadd-complete --description "Answer a tool's completion from the cache"
     set -l usage 'usage: autoloadd-complete TOOL...' '' \
         'Serves TAB for TOOL from the cache, where its completion runs TOOL itself. Use it for tools whose' \
-        'answer depends only on the tool and on the words of the command line.'
+        'answer depends only on the tool and on the words of the command line. Those that are known to be so' \
+        'need it only where fish completes nothing for them:' \
+        '  aws black flask npm pip pip3 uvicorn'
     if contains -- "$argv[1]" -h --help
         printf '%s\n' $usage
         return 0
     else if test -z "$argv[1]"; or string match -q -- '-*' $argv[1]
+        string match -q -- '-*' "$argv[1]"; and echo "autoloadd-complete: bad option: $argv[1]" >&2
         printf '%s\n' $usage >&2
         return 2
     end

@@ -134,15 +134,28 @@ def test_options_and_usage(tool: Tool, daemon: Daemon, environment: dict[str, st
         assert run(line, {**environment, "WHERE": where}) == (0, "0 slow\n", "")
         assert tool.runs == runs
     assert run(f"{SOURCE}\nautoloadd-eval --env=WHERE slow; echo $FOO", environment)[1] == "slow\n"
-    for bad in ("", "--bad slow", "--max-age", "--max-age x slow", "--env= slow"):
+    for bad, said in (
+        ("", ""),
+        ("--bad slow", "--bad"),
+        ("--env A --bad slow", "--bad"),
+        ("--max-age", "--max-age="),
+        ("--max-age x slow", "--max-age=x"),
+        ("--max-age x", "--max-age=x"),
+        ("--env= slow", "--env="),
+    ):
         code, out, err = run(f"{SOURCE}\nautoloadd-eval {bad}; echo $status", environment)
-        assert (code, out, err[:23]) == (0, "2\n", "usage: autoloadd-eval [")
+        usage = f"autoloadd-eval: bad option: {said}\nusage: " if said else "usage: "
+        assert (code, out) == (0, "2\n")
+        assert err.startswith(f"{usage}autoloadd-eval [")
     for command in ("autoloadd-eval", "autoloadd-complete"):
         code, out, err = run(f"{SOURCE}\n{command} --help; echo $status", environment)
         assert (code, out[:7], out[-3:], err) == (0, "usage: ", "\n0\n", "")
-    for bad in ("", "--bad"):
+        known = "\n  aws black flask npm pip pip3 uvicorn\n"
+        assert (known in out) == (command == "autoloadd-complete")
+    for bad, said in (("", ""), ("--bad", "autoloadd-complete: bad option: --bad\n")):
         code, out, err = run(f"{SOURCE}\nautoloadd-complete {bad}; echo $status", environment)
-        assert (code, out, err[:25]) == (0, "2\n", "usage: autoloadd-complete")
+        assert (code, out) == (0, "2\n")
+        assert err.startswith(f"{said}usage: autoloadd-complete")
 
 
 def test_what_fails_fails_as_without(

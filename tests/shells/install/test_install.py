@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import FileIO
 
+    from ...running import Daemon
+
     Shell = Callable[..., subprocess.CompletedProcess[str]]
 
 SHELLS = {"zsh": ".zshrc", "bash": ".bashrc", "fish": ".config/fish/conf.d/autoloadd.fish"}
@@ -357,6 +359,20 @@ def test_autoloadctl_that_no_shell_finds_is_told(shell: Shell, tmp_path: Path) -
     assert ran.stderr == (
         "autoloadctl is not in PATH: the shell will do without the cache until it is there\n"
     )
+
+
+def test_a_daemon_that_is_missing_is_told(shell: Shell, tmp_path: Path, daemon: Daemon) -> None:
+    rc, nowhere = str(tmp_path / "rc"), str(tmp_path / "none" / "socket")
+    assert shell("install", "bash", "--rc", rc, "--dry-run", AUTOLOADD_SOCKET=nowhere).stderr == ""
+    said = shell("install", "bash", "--rc", rc, AUTOLOADD_SOCKET=nowhere).stderr
+    assert said.startswith(
+        f"the shell does without the cache until a daemon answers: no daemon at {nowhere}: "
+    )
+    assert "start it with `autoloadd &`" in said
+    assert shell("install", "bash", "--rc", rc, AUTOLOADD_SOCKET=nowhere).stderr == ""
+    shell("uninstall", "bash", "--rc", rc)
+    there = daemon.socket_path
+    assert shell("install", "bash", "--rc", rc, AUTOLOADD_SOCKET=there).stderr == ""
 
 
 def test_an_installation_without_the_file_is_told(

@@ -68,7 +68,7 @@ def test_each_part_that_differs_is_named(
     ]
     shown = cached("why", "slow", command=CTL, WHERE="there", HOW="so")
     assert shown.returncode == 1
-    assert shown.stdout.decode().splitlines()[0] == "eval : slow: is not used"
+    assert shown.stdout.decode().splitlines()[0] == "eval: slow: is not used"
     assert shown.stdout.decode().splitlines()[2:] == [
         f"  {path}: its size was {before.st_size}, it is {now.st_size}",
         f"  {path}: its mtime_ns was {before.st_mtime_ns}, it is 5",
