@@ -371,8 +371,9 @@ _autoloadd_modules() {
 }
 
 # Read the answer to the request with the id $1, which asked for the name that is $2 when packed.
-# Sets for an entry $blob, $stored (its fingerprint) and $stamp (cached_at, ns). Returns 0: an
-# entry; 1: nil; 2: nothing that can be used, close; 3: "fill"; 4: refused; 5: any other result.
+# Sets for an entry $blob, $stored (its fingerprint) and $times (two integers as they came:
+# binary_mtime_ns, cached_at). Returns 0: an entry; 1: nil; 2: nothing that can be used, close; 3: "fill";
+# 4: refused; 5: any other result.
 _autoloadd_answer() {
   local bytes
   local -i number size
@@ -406,11 +407,15 @@ _autoloadd_entry() {
     ($'\xc5') _autoloadd_number $bytes[2,3]; _autoloadd_stored=$bytes[4,3+number] bytes=$bytes[4+number,-1] ;;
     (*) return 2 ;;
   esac
-  _autoloadd_integer_of && _autoloadd_integer_of && [[ -z $bytes ]] || return 2
-  _autoloadd_blob=$content
+  [[ $bytes == ${~_autoloadd_integer_form}${~_autoloadd_integer_form} ]] || return 2
+  _autoloadd_blob=$content _autoloadd_times=$bytes
 }
 
-# Take an integer off the front of $bytes; leave it in $stamp.
+typeset -g _autoloadd_integer_form=$'(\0|[\x01-\x7f\xe0-\xff]|[\xcc\xd0]?|[\xcd\xd1]??|[\xce\xd2]????|'
+_autoloadd_integer_form+=$'[\xcf\xd3]????????)'
+
+# Take an integer off the front of $bytes; leave it in $stamp. (Times of entries are seldom looked at, and
+# each takes 60 us.)
 _autoloadd_integer_of() {
   local -i number width high
   local head=$bytes[1]
@@ -449,8 +454,9 @@ _autoloadd_integer_of() {
 # run that may be kept. $4: how long to wait for another shell that runs it already, in ms.
 # Fails where the cache at $place does not answer: then nothing was run.
 _autoloadd_fetch() {
-  local _autoloadd_max_age=$1 _autoloadd_name=$2 _autoloadd_packed _autoloadd_blob _autoloadd_stored
-  local -i _autoloadd_expected=$3 _autoloadd_wait_ms=$4 _autoloadd_fd=-1 _autoloadd_stamp
+  local _autoloadd_max_age=$1 _autoloadd_name=$2 _autoloadd_packed
+  local _autoloadd_blob _autoloadd_stored _autoloadd_times
+  local -i _autoloadd_expected=$3 _autoloadd_wait_ms=$4 _autoloadd_fd=-1
   local -i _autoloadd_is_marked
   local -F _autoloadd_patience
   shift 4
@@ -503,10 +509,13 @@ _autoloadd_close() {
 }
 
 _autoloadd_is_young() {
-  local -i now=${(%):-%D{%s}}
-  local -i age=now-_autoloadd_stamp/1000000000
+  [[ -n $_autoloadd_max_age ]] || return 0
+  local bytes=$_autoloadd_times
+  local -i _autoloadd_stamp age=${(%):-%D{%s}}
+  _autoloadd_integer_of && _autoloadd_integer_of
+  (( age -= _autoloadd_stamp / 1000000000 ))
   # One that is of the future was stored before the clock was set back.
-  [[ -z $_autoloadd_max_age ]] || (( 0 <= age && age <= _autoloadd_max_age ))
+  (( 0 <= age && age <= _autoloadd_max_age ))
 }
 
 # Append the canonical text of the file $1 to $fingerprint; one that is not there has no numbers.
@@ -655,14 +664,14 @@ _autoloadd_declares() {
 typeset -gi _autoloadd_is_starting=0    # before the first prompt; 2: also before the first question
 typeset -gaU _autoloadd_asked_for=()    # the names that this shell asked for
 typeset -ga _autoloadd_announced=()     # those that the last one did
-typeset -gA _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_stamps=()
+typeset -gA _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_times=()
 
 # Before the first question: fetch what the last shell asked for, if $name is among it.
 _autoloadd_fetch_early() {
   local name said frames= _autoloadd_path=${_autoloadd_place:h}/zsh-asked
-  local _autoloadd_blob _autoloadd_stored
+  local _autoloadd_blob _autoloadd_stored _autoloadd_times
   local -a packed
-  local -i number id=0 _autoloadd_fd=-1 _autoloadd_stamp
+  local -i number id=0 _autoloadd_fd=-1
   _autoloadd_is_starting=1
   [[ -s $_autoloadd_path ]] && sysread -s 32768 said <$_autoloadd_path || return 0
   # For what is no request, the daemon would end the connection.
@@ -688,7 +697,7 @@ _autoloadd_fetch_early() {
         (0)
           _autoloadd_early_blobs[$name]=$_autoloadd_blob
           _autoloadd_early_fingerprints[$name]=$_autoloadd_stored
-          _autoloadd_early_stamps[$name]=$_autoloadd_stamp ;;
+          _autoloadd_early_times[$name]=$_autoloadd_times ;;
         (2) return ;;
       esac
     done
@@ -699,9 +708,9 @@ _autoloadd_fetch_early() {
 
 # Look for $name's $blob in what was fetched.
 _autoloadd_find_early() {
-  [[ -n ${_autoloadd_early_stamps[$_autoloadd_name]-} &&
+  [[ -n ${_autoloadd_early_times[$_autoloadd_name]-} &&
     $_autoloadd_early_fingerprints[$_autoloadd_name] == "$_autoloadd_fingerprint" ]] || return
-  _autoloadd_stamp=$_autoloadd_early_stamps[$_autoloadd_name]
+  _autoloadd_times=$_autoloadd_early_times[$_autoloadd_name]
   _autoloadd_blob=$_autoloadd_early_blobs[$_autoloadd_name]
   _autoloadd_is_young
 }
@@ -709,7 +718,7 @@ _autoloadd_find_early() {
 # At the first prompt.
 _autoloadd_end_start() {
   _autoloadd_is_starting=0
-  _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_stamps=()
+  _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_times=()
   _autoloadd_asked_for=( "${(@)_autoloadd_asked_for[1,16]}" )
   [[ ${(pj:\0\0:)_autoloadd_asked_for} == "${(pj:\0\0:)_autoloadd_announced}" ]] || _autoloadd_announce
 }
@@ -923,9 +932,8 @@ _autoloadd_lease() {
 # Give the lease back where the tool's last run could not be kept: all who wait for this one would run
 # it one after the other. Fails where the connection does.
 _autoloadd_yield() {
-  local frames= _autoloadd_packed= _autoloadd_blob _autoloadd_stored
+  local frames= _autoloadd_packed= _autoloadd_blob _autoloadd_stored _autoloadd_times
   local _autoloadd_mark=unkept$'\0'$_autoloadd_name
-  local -i _autoloadd_stamp
   _autoloadd_patience=1
   _autoloadd_pack str "$_autoloadd_mark"
   _autoloadd_request $'\0\x01\0\x03' get array 3 str "$_autoloadd_mark" nil \
@@ -1089,9 +1097,10 @@ autoloadd-get() {
 
 # Ask for up to 64 names on one connection, all before the first answer is read.
 _autoloadd_get_some() {
-  local _autoloadd_name _autoloadd_place _autoloadd_blob _autoloadd_stored _autoloadd_packed frames=
+  local _autoloadd_name _autoloadd_place _autoloadd_blob _autoloadd_stored _autoloadd_times
+  local _autoloadd_packed frames=
   local -F _autoloadd_patience
-  local -i _autoloadd_fd=-1 _autoloadd_stamp id=0 misses=0
+  local -i _autoloadd_fd=-1 id=0 misses=0
   _autoloadd_is_there || return 3
   trap '' PIPE
   for _autoloadd_name; do

@@ -117,15 +117,17 @@ def test_puts_and_gets_of_entries_on_both_sides_of_each_width(home: Path) -> Non
 
 
 READ = """
-local _autoloadd_blob _autoloadd_stored _autoloadd_packed _autoloadd_name rest
+local _autoloadd_blob _autoloadd_stored _autoloadd_times _autoloadd_packed _autoloadd_name rest bytes
 local -F _autoloadd_patience=1
-local -i _autoloadd_fd _autoloadd_stamp
+local -i _autoloadd_fd _autoloadd_stamp result
 for _autoloadd_name in "$@"; do
   _autoloadd_blob=- _autoloadd_stored=- _autoloadd_stamp=-7 _autoloadd_packed= rest=
   [[ $_autoloadd_name == */- ]] || _autoloadd_pack str ${_autoloadd_name:t}
   exec {_autoloadd_fd}<$_autoloadd_name
   _autoloadd_answer $'\\x00\\x01\\x00\\x00' $_autoloadd_packed
-  say $? "$_autoloadd_blob" "$_autoloadd_stored" $_autoloadd_stamp
+  result=$? bytes=$_autoloadd_times _autoloadd_times=
+  [[ -z $bytes ]] || { _autoloadd_integer_of && _autoloadd_integer_of }
+  say $result "$_autoloadd_blob" "$_autoloadd_stored" $_autoloadd_stamp
   sysread -i $_autoloadd_fd rest
   say $#rest
   exec {_autoloadd_fd}<&-
