@@ -117,7 +117,8 @@ def test_puts_and_gets_of_entries_on_both_sides_of_each_width(home: Path) -> Non
 
 
 READ = """
-local _autoloadd_blob _autoloadd_stored _autoloadd_times _autoloadd_packed _autoloadd_name rest bytes
+local _autoloadd_blob _autoloadd_stored _autoloadd_times _autoloadd_packed
+local _autoloadd_name rest bytes
 local -F _autoloadd_patience=1
 local -i _autoloadd_fd _autoloadd_stamp result
 for _autoloadd_name in "$@"; do
