@@ -293,3 +293,17 @@ def test_publishing_is_started_where_fpath_changed(farm: Path, home: Path, daemo
         assert terminal.run("jobs").strip() == ""
         wait_until(lambda: daemon.status()["leases"]["held"] == 0, 20, "the lease's end")
     assert published.read_text() == expected
+
+
+@pytest.mark.parametrize(("later_ns", "is_newer"), [(-1, False), (0, False), (1, True)])
+def test_times_within_a_second_are_told_apart(
+    later_ns: int, is_newer: bool, farm: Path, home: Path, daemon: Daemon
+) -> None:
+    at_ns = 1_700_000_000_500_000_000
+    os.utime(farm / "state", ns=(at_ns, at_ns))
+    os.utime(home / "mine", ns=(at_ns + later_ns, at_ns + later_ns))
+    script = f"""_autoloadd_modules
+    f() {{ local _autoloadd_farm={farm}; local -a _autoloadd_others=( {home}/mine )
+    _autoloadd_others_changed && print newer }}; f; true"""
+    expected = "newer\n" if is_newer else ""
+    assert output_of(script, environment=environment_for(daemon.socket_path)) == expected
