@@ -174,11 +174,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(exc.status, str(exc))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader has what it wanted. Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
     except OSError as exc:
+        # Python tries once more at its end to write what is left, and exits with 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(exc, BrokenPipeError):
+            return EXIT_BROKEN_PIPE  # the reader has what it wanted
         return _fail(EXIT_UNREADABLE, f"{exc.filename or 'stdout'}: {exc.strerror}")
 
 

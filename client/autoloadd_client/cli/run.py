@@ -52,12 +52,12 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has what it wanted. Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return BROKEN_PIPE  # the reader has what it wanted
     except OSError as exc:
         # Reading files has its own errors: this is stdout, or the place for temporary files.
         return _tell(USAGE, f"{exc.filename or 'stdout'}: {exc.strerror}")
+    finally:
+        _drop_unwritable()
 
 
 def _run_and_flush(arguments: Sequence[str]) -> int:
@@ -89,6 +89,15 @@ def _tell(status: int, message: str) -> int:
     except OSError:
         return status  # there is no one to tell
     return status
+
+
+def _drop_unwritable() -> None:
+    """Forget what could not be written: Python tries once more at its end, and exits with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _open_closed_streams() -> None:

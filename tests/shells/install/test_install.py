@@ -39,7 +39,9 @@ BACKUP = ".before-autoloadd"
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     programs = os.path.dirname(sys.executable)
-    found = own_environment({"HOME": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}"})
+    path = f"{programs}:{os.environ['PATH']}"
+    # Without TERM, fish warns of that.
+    found = own_environment({"HOME": str(tmp_path), "PATH": path, "TERM": "dumb"})
     return {key: value for key, value in found.items() if key not in ("ZDOTDIR", "XDG_CONFIG_HOME")}
 
 
