@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import resource
+import socket
 import stat
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from autoloadd_client.shells.compiled import compile_beside, remove_compiled
 from autoloadd_client.shells.errors import ShellFailedError
 from autoloadd_client.shells.rc_file import make_command, rc_file, source_path
 
-from ...running import own_environment, wait_until
+from ...running import own_environment, private_directory, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -375,6 +377,22 @@ def test_a_daemon_that_is_missing_is_told(shell: Shell, tmp_path: Path, daemon: 
     shell("uninstall", "bash", "--rc", rc)
     there = daemon.socket_path
     assert shell("install", "bash", "--rc", rc, AUTOLOADD_SOCKET=there).stderr == ""
+
+
+def test_a_daemon_that_is_busy_is_not_missing(shell: Shell, tmp_path: Path) -> None:
+    """Its queue is full, as with a daemon that is stopped."""
+    with private_directory() as directory, contextlib.ExitStack() as stack:
+        path = str(directory / "socket")
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(path)
+        ran = shell("install", "bash", "--rc", str(tmp_path / "rc"), AUTOLOADD_SOCKET=path)
+        assert ran.stderr == ""
 
 
 def test_an_installation_without_the_file_is_told(
