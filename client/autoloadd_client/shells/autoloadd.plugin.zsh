@@ -245,11 +245,11 @@ _autoloadd_give_up() {
 
 # Read exactly $1 bytes into $bytes, within $patience seconds for each part. A daemon that is at work
 # gets up to 50 ms more, as long as it is; else it is left alone from now on. So is one whose answer
-# is not whole a second after its first byte ($deadline). While another shell's
-# run is waited for, it is looked at now and then.
+# is not whole a second after its first byte ($deadline). While another shell's run is waited for, it is
+# looked at now and then.
 _autoloadd_read() {
   bytes=
-  # Nearly always it is there. (What follows takes three times as long.)
+  # Nearly always it is there, and what follows would take longer.
   (( $1 )) && sysread -i $_autoloadd_fd -s $1 -t 0 bytes && (( $#bytes == $1 )) && return
   local part
   local -F wait now rest=_autoloadd_patience
@@ -411,11 +411,11 @@ _autoloadd_entry() {
   _autoloadd_blob=$content _autoloadd_times=$bytes
 }
 
+# An integer, as it comes: an entry's times are seldom needed, and to compute them is slow.
 typeset -g _autoloadd_integer_form=$'(\0|[\x01-\x7f\xe0-\xff]|[\xcc\xd0]?|[\xcd\xd1]??|[\xce\xd2]????|'
 _autoloadd_integer_form+=$'[\xcf\xd3]????????)'
 
-# Take an integer off the front of $bytes; leave it in $stamp. (Times of entries are seldom looked at, and
-# each takes 60 us.)
+# Take an integer off the front of $bytes; leave it in $stamp.
 _autoloadd_integer_of() {
   local -i number width high
   local head=$bytes[1]
@@ -874,7 +874,7 @@ _autoloadd_read_on() {
   _autoloadd_source=
 }
 
-# Those that are called first.
+# Functions of the rest that are called from elsewhere: whoever comes first has it read.
 function autoloadd-get autoloadd-put autoloadd_plugin_unload _autoloadd_choose _autoloadd_fill \
   _autoloadd_is_absent _autoloadd_lease _autoloadd_load _autoloadd_print_usage \
   _autoloadd_publish_alone _autoloadd_surroundings _autoloadd_unwatch _autoloadd_watch _autoloadd_wrong {
