@@ -41,8 +41,8 @@ that line out, and names the lines that need autoloadd; the line by itself does 
 autoloadd is gone.
 
 For zsh the plugin is also compiled, beside itself, if that place can be written to: it is read in a
-quarter of the time. Another version of zsh, or of autoloadd, reads it uncompiled until install is run
-again. uninstall removes it.
+quarter of the time. Another version of zsh, or of autoloadd, reads it uncompiled until install is
+run again. uninstall removes it.
 
 exit status: 0 done, or so already; 1 uninstall: it was not there, status: it is nowhere."""
 
