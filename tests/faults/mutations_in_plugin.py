@@ -9,6 +9,7 @@ _TESTS = "tests/shells/zsh"
 EVAL = f"{_TESTS}/test_eval.py"
 EARLY = f"{_TESTS}/test_early.py"
 READ_ON = f"{_TESTS}/test_read_on.py"
+COPY = f"{_TESTS}/test_copy.py"
 ROBUST = f"{_TESTS}/test_robust.py"
 FAITHFUL = f"{_TESTS}/test_faithful.py"
 STARTUP = f"{_TESTS}/test_startup.py"
@@ -172,11 +173,56 @@ PLUGIN_MUTATIONS: tuple[Mutation, ...] = (
         '  _autoloadd_source=$(<$_autoloadd_file)\n  builtin eval "${_autoloadd_source##',
         READ_ON,
     ),
+    # The compiled copy
+    _bug(
+        "a copy of a file of another time is read", "$size-$inode-$mtime\n", "$size-$inode\n", COPY
+    ),
+    _bug("a copy of another file is read", "$size-$inode-$mtime\n", "$size-$mtime\n", COPY),
+    _bug("a copy of another text is read", "$size-$inode-$mtime\n", "$inode-$mtime\n", COPY),
+    _bug(
+        "a damaged copy is taken for the file",
+        "[[ $_autoloadd_inner == whole ]] || { _auto",
+        "[[ -n $_autoloadd_copy ]] || { _auto",
+        COPY,
+    ),
+    _bug("a copy is mapped", "zcompile -UR --", "zcompile -UM --", COPY),
+    _bug(
+        "a copy that may not be on the disk is put in place",
+        " && command sync $fresh/$name.zwc || return\n",
+        " || return\n",
+        COPY,
+    ),
+    _bug(
+        "a copy of what was read before the file was replaced",
+        "    _autoloadd_place_copy && [[ $_autoloadd_copy:t == $name ]] || return\n",
+        "",
+        COPY,
+    ),
+    _bug(
+        "a file is copied that may change without a new time",
+        "(( _autoloadd_is_text )) && [[ -n $_autoloadd_file(#qNms+1) ]]",
+        "(( _autoloadd_is_text ))",
+        COPY,
+    ),
+    _bug("copies are kept for ever", "plugin-*.zwc(N.om[5,-1])", "plugin-*.zwc(N.om[50,-1])", COPY),
+    _bug(
+        "a copy is left where there is no daemon",
+        "  _autoloadd_is_there && _autoloadd_modules || return 0\n  # What was",
+        "  _autoloadd_place && _autoloadd_modules || return 0\n  # What was",
+        COPY,
+    ),
+    _bug(
+        "a copy is read where autoloadd is switched off",
+        "    [[ ${(L)AUTOLOADD_CACHE-} != ${~off} ]] || builtin return 1\n",
+        "",
+        COPY,
+        ROBUST,
+    ),
     # Who is asked
     _bug(
         "a directory of others is trusted",
-        "  private=( ${_autoloadd_place:h}(N/Uf:go-rwx:) )\n",
-        "  private=( ${_autoloadd_place:h}(N/U) )\n",
+        "is_private='(N/Uf:go-rwx:)'\n",
+        "is_private='(N/U)'\n",
         ROBUST,
     ),
     _bug(

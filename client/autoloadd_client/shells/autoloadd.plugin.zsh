@@ -9,8 +9,9 @@
 # wrong with the cache, the shell does what it would have done without it, and says nothing.
 #
 # The file is read in three ways, which the first two conditions tell apart: for one
-# `autoloadd-eval`; by the user; and by itself, under zsh's own options. Its last part is read when it
-# is needed, since it would double the time; where zsh has the file in compiled form, with the rest.
+# `autoloadd-eval`; by the user; and by itself, under zsh's own options: then from a compiled copy, if
+# an earlier shell has left one. Where zsh reads text, the last part is read when it is needed, since
+# it would double the time.
 
 # The alias `autoloadd-eval` reads this file with arguments: only what `source` runs has the scope,
 # the options and the status of a plain `eval` at that place. A function has a scope of its own.
@@ -30,19 +31,78 @@ if [[ -z ${_autoloadd_inner-} ]]; then
 fi
 
 if [[ -z ${_autoloadd_inner-} ]]; then
-  builtin typeset -g _autoloadd_inner=1 _autoloadd_file=${${(%):-%x}:A}
+  # What finds the compiled copy is read, and may be run, under the caller's options: SH_GLOB wants
+  # patterns quoted, IGNORE_BRACES each closing brace on a line of its own.
+
+  # Set $place to the socket's path, as docs/protocol.md says. Fails where none can be used: its
+  # directory has to be ours alone, and zsocket cuts a path of more than 107 bytes; one of just 107 it
+  # does not end.
+  function _autoloadd_place {
+    builtin emulate -L zsh -o extended_glob -o no_multibyte
+    builtin local base off='[[:space:]]#(0|false|no)[[:space:]]#' is_private='(N/Uf:go-rwx:)'
+    builtin local -a found
+    [[ ${(L)AUTOLOADD_CACHE-} != ${~off} ]] || builtin return 1
+    [[ ${(L)ZSHRS_CACHE-} != ${~off} ]] || builtin return 1
+    _autoloadd_place=${AUTOLOADD_SOCKET-}
+    if [[ -z $_autoloadd_place ]]; then
+      for base in /run/user/$EUID ${XDG_RUNTIME_DIR-}; do
+        [[ $base == /* && -d $base && ! -h $base && -O $base ]] || builtin continue
+        _autoloadd_place=$base/autoloadd/socket
+        builtin break
+      done
+    fi
+    if [[ -z $_autoloadd_place ]]; then
+      [[ ${XDG_CACHE_HOME-} == /* ]] && base=$XDG_CACHE_HOME || base=${HOME-}/.cache
+      _autoloadd_place=$base/autoloadd/run/socket
+    fi
+    [[ $_autoloadd_place == /* ]] && (( $#_autoloadd_place <= 106 )) || builtin return 1
+    found=( ${_autoloadd_place:h}${~is_private} )
+    (( $#found ))
+  }
+
+  # Set $size, $inode and $mtime (in ns) to those of the file $1. One by one: all at once, with times
+  # as texts, would look up the names of owner and group, too.
+  function _autoloadd_stat {
+    zstat -A size +size -- "$1" && zstat -A inode +inode -- "$1" &&
+      zstat -A mtime -F %s%9. +mtime -- "$1"
+  }
+
+  # Set $copy to where the compiled copy of this file belongs, as it is now, without its `.zwc`.
+  function _autoloadd_place_copy {
+    builtin emulate -L zsh
+    builtin local -a size inode mtime
+    {
+      zmodload -F zsh/stat b:zstat && _autoloadd_stat $_autoloadd_file &&
+        _autoloadd_copy=${_autoloadd_place:h}/plugin-$ZSH_VERSION-$size-$inode-$mtime
+    } 2>/dev/null
+  }
+
+  # Set $copy if it is there. (One that is beside the file zsh takes by itself.)
+  function _autoloadd_find_copy {
+    builtin emulate -L zsh
+    builtin local _autoloadd_place any='-*.zwc(N)'
+    builtin local -a found
+    [[ ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ]] &&
+      _autoloadd_place && found=( ${_autoloadd_place:h}/plugin-$ZSH_VERSION${~any} ) &&
+      (( $#found )) && _autoloadd_place_copy && [[ -e $_autoloadd_copy.zwc ]]
+  }
+
+  builtin typeset -g _autoloadd_inner=1 _autoloadd_copy= _autoloadd_file=${${(%):-%x}:A}
   # Plugin managers may evaluate the text, and say where it came from.
   [[ ${ZERO-} == */autoloadd.plugin.zsh && -r $ZERO ]] && _autoloadd_file=${ZERO:A}
   # Functions that are defined here run under these options, whoever calls them, and leave the
-  # caller's as they were. Bytes, not characters: lengths are lengths on the wire.
+  # caller's as they were. Bytes, not characters: lengths are lengths on the wire. A copy that
+  # is damaged is not read to its end.
   {
     builtin emulate zsh -o no_aliases -o no_multibyte -o extended_glob -o local_traps \
       -o no_hash_list_all -o no_err_exit -o no_err_return -o no_xtrace -o no_warn_create_global \
-      -o no_bg_nice -o no_force_float -o typeset_silent -c 'builtin source "$_autoloadd_file"'
+      -o no_bg_nice -o no_force_float -o typeset_silent -c \
+      '_autoloadd_find_copy && builtin source "$_autoloadd_copy" 2>/dev/null;'\
+' [[ $_autoloadd_inner == whole ]] || { _autoloadd_copy=; builtin source "$_autoloadd_file"; }'
   } always {
     # Also after Ctrl-C.
     builtin setopt "$_autoloadd_aliases"
-    unset _autoloadd_inner _autoloadd_aliases
+    unset _autoloadd_inner _autoloadd_copy _autoloadd_aliases
   }
 
   # From here on: what has to run under the caller's own options.
@@ -177,31 +237,6 @@ typeset -g _autoloadd_text=       # what the last call found or captured
 typeset -gi _autoloadd_status=0   # how the last tool ended
 typeset -gi _autoloadd_away_until=0
 typeset -g _autoloadd_process=$'\xa3pid-'   # and its value, in the hello of who answered last
-
-# Set $place to the socket's path, as docs/protocol.md says. Fails where none can be used: its
-# directory has to be ours alone, and zsocket cuts a path of more than 107 bytes; one of just 107 it
-# does not end.
-_autoloadd_place() {
-  local base
-  local -a private
-  [[ ${(L)AUTOLOADD_CACHE-} != [[:space:]]#(0|false|no)[[:space:]]# ]] || return 1
-  [[ ${(L)ZSHRS_CACHE-} != [[:space:]]#(0|false|no)[[:space:]]# ]] || return 1
-  _autoloadd_place=${AUTOLOADD_SOCKET-}
-  if [[ -z $_autoloadd_place ]]; then
-    for base in /run/user/$EUID ${XDG_RUNTIME_DIR-}; do
-      [[ $base == /* && -d $base && ! -h $base && -O $base ]] || continue
-      _autoloadd_place=$base/autoloadd/socket
-      break
-    done
-  fi
-  if [[ -z $_autoloadd_place ]]; then
-    [[ ${XDG_CACHE_HOME-} == /* ]] && base=$XDG_CACHE_HOME || base=${HOME-}/.cache
-    _autoloadd_place=$base/autoloadd/run/socket
-  fi
-  [[ $_autoloadd_place == /* ]] && (( $#_autoloadd_place <= 106 )) || return 1
-  private=( ${_autoloadd_place:h}(N/Uf:go-rwx:) )
-  (( $#private ))
-}
 
 # A daemon that did not answer in time is left alone for 30 seconds: by this shell, which keeps the
 # time in a variable; by those that cannot (the subshells of a completion), and once two shells have
@@ -522,10 +557,7 @@ _autoloadd_is_young() {
 _autoloadd_file_text() {
   local -a size inode mtime
   local real=${1:P}
-  # One by one: all at once, with times as texts, would look up the names of owner and group, too.
-  if [[ -e $real ]] && zstat -A size +size -- $real && zstat -A inode +inode -- $real &&
-    zstat -A mtime -F %s%9. +mtime -- $real
-  then
+  if [[ -e $real ]] && _autoloadd_stat $real; then
     _autoloadd_fingerprint+=$real$'\0'$size$'\0'$inode$'\0'$mtime$'\0'
   else
     _autoloadd_fingerprint+=$1$'\0\0\0\0'
@@ -800,11 +832,16 @@ _autoloadd_wake() {
   return 0
 }
 
-# Have the functions of $others published anew, by one shell at a time, where one of them changed: a
-# changed file needs no haste, since zsh itself takes a newer source.
+# Leave a compiled copy of this file for the shells to come, where there was none. Have the functions
+# of $others published anew, by one shell at a time, where one of them changed: a changed file needs
+# no haste, since zsh itself takes a newer source.
 _autoloadd_publish() {
   local _autoloadd_place
   _autoloadd_is_there && _autoloadd_modules || return 0
+  # What was changed in this very second may change once more without a new time.
+  if (( _autoloadd_is_text )) && [[ -n $_autoloadd_file(#qNms+1) ]]; then
+    _autoloadd_leave_copy </dev/null &>/dev/null &!
+  fi
   if [[ -n $_autoloadd_farm ]]; then
     # The farms that are used stay.
     { : >| $_autoloadd_farm/used } 2>/dev/null
@@ -861,6 +898,7 @@ _autoloadd_completion_of() {
 
 # ---- the rest of this file
 
+typeset -gi _autoloadd_is_text=0   # zsh had to read the text, and found no compiled copy
 # (Not for those who have `set` list all variables.)
 typeset -gH _autoloadd_source=
 
@@ -876,18 +914,23 @@ _autoloadd_read_on() {
 
 # Functions of the rest that are called from elsewhere: whoever comes first has it read.
 function autoloadd-get autoloadd-put autoloadd_plugin_unload _autoloadd_choose _autoloadd_fill \
-  _autoloadd_is_absent _autoloadd_lease _autoloadd_load _autoloadd_print_usage \
-  _autoloadd_publish_alone _autoloadd_surroundings _autoloadd_unwatch _autoloadd_watch _autoloadd_wrong {
+  _autoloadd_is_absent _autoloadd_lease _autoloadd_leave_copy _autoloadd_load \
+  _autoloadd_print_usage _autoloadd_publish_alone _autoloadd_surroundings _autoloadd_unwatch _autoloadd_watch _autoloadd_wrong {
   _autoloadd_read_on && $0 "$@"
 }
 
-# (Where our text was evaluated, and nobody said where it came from, the file is whose line did so.)
-if [[ $_autoloadd_file == */autoloadd.plugin.zsh &&
-  ( ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ) ]]; then
-  # (A builtin reads it five times as fast as $(<FILE).)
+# Set $source to the text of this file. (A builtin reads it five times as fast as $(<FILE).)
+_autoloadd_read_source() {
   {
     zmodload -F zsh/system b:sysread b:syswrite && sysread -s 262144 _autoloadd_source <$_autoloadd_file
   } 2>/dev/null || _autoloadd_source=$(<$_autoloadd_file)
+}
+
+# (Where our text was evaluated, and nobody said where it came from, the file is whose line did so.)
+if [[ -z $_autoloadd_copy && $_autoloadd_file == */autoloadd.plugin.zsh &&
+  ( ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ) ]]; then
+  _autoloadd_read_source
+  _autoloadd_is_text=1
   return 0
 fi
 
@@ -1378,3 +1421,28 @@ _autoloadd_publish_alone() {
     (3|4) ( exec {_autoloadd_fd}>&-; exec autoloadctl publish zsh --fpath $_autoloadd_others ) ;;
   esac
 }
+
+# Leave this file in compiled form beside the socket, under a name that no other text of it gets.
+_autoloadd_leave_copy() {
+  local _autoloadd_copy _autoloadd_source name fresh
+  local -a found
+  zmodload -F zsh/files b:zf_mkdir b:zf_mv b:zf_rm && _autoloadd_place_copy || return
+  name=${_autoloadd_copy:t} fresh=${_autoloadd_copy:h}/.plugin-$$
+  {
+    zf_mkdir -m 700 $fresh && _autoloadd_read_source &&
+      print -rn -- $_autoloadd_source >$fresh/$name || return
+    # Not to be mapped: a file that lost its end would kill those who do. (In a power loss, in a cache
+    # directory; and on what was never written zsh may hang.)
+    zcompile -UR -- $fresh/$name.zwc $fresh/$name && command sync $fresh/$name.zwc || return
+    # While it was read, it was the file that the name stands for.
+    _autoloadd_place_copy && [[ $_autoloadd_copy:t == $name ]] || return
+    zf_mv -f -- $fresh/$name.zwc $_autoloadd_copy.zwc
+    # Those of other versions, and of the file as it was.
+    found=( ${_autoloadd_copy:h}/plugin-*.zwc(N.om[5,-1]) ${_autoloadd_copy:h}/.plugin-*(N/mm+1) )
+  } always {
+    zf_rm -rf -- $fresh $found
+  }
+}
+
+# Who reads a copy knows by this that it is whole.
+[[ -z ${_autoloadd_inner-} ]] || _autoloadd_inner=whole

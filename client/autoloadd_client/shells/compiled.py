@@ -22,6 +22,9 @@ def compile_beside(script: str) -> str | None:
         with tempfile.TemporaryDirectory(prefix=".autoloadd-", dir=directory) as folder:
             fresh = f"{folder}/{name}{SUFFIX}"
             _zcompile(fresh, script)
+            # What a power loss left out of it, zsh would not notice.
+            with open(fresh, "rb") as file:
+                os.fsync(file.fileno())
             os.utime(fresh, ns=(times.st_atime_ns, times.st_mtime_ns))
             os.replace(fresh, script + SUFFIX)
     except (OSError, subprocess.SubprocessError):
