@@ -163,14 +163,27 @@ PLUGIN_MUTATIONS: tuple[Mutation, ...] = (
     # What is read later
     _bug(
         "a function is forgotten that has to be read first",
-        "_autoloadd_is_absent _autoloadd_lease",
+        "_autoloadd_is_absent _autoloadd_is_stopped",
         "_autoloadd_is_absent",
         READ_ON,
     ),
     _bug(
         "the rest is read from what the file is by then",
-        '  builtin eval "${_autoloadd_source##',
-        '  _autoloadd_source=$(<$_autoloadd_file)\n  builtin eval "${_autoloadd_source##',
+        '  local -a parts=( "${(@ps:',
+        '  _autoloadd_source=$(<$_autoloadd_file)\n  local -a parts=( "${(@ps:',
+        READ_ON,
+    ),
+    _bug("the last part is never read", "(( $#parts == 2 )) ||", "true ||", READ_ON),
+    _bug(
+        "Ctrl-C while a part is read",
+        "  trap '' INT\n  builtin eval \"# $parts[2]\"\n",
+        '  builtin eval "# $parts[2]"\n',
+        READ_ON,
+    ),
+    _bug(
+        "a shell that asks nothing reads on",
+        "_autoloadd_publish() {\n",
+        "_autoloadd_publish() {\n  _autoloadd_is_stopped\n",
         READ_ON,
     ),
     # The compiled copy

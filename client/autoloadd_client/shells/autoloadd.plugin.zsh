@@ -10,8 +10,8 @@
 #
 # The file is read in three ways, which the first two conditions tell apart: for one
 # `autoloadd-eval`; by the user; and by itself, under zsh's own options: then from a compiled copy, if
-# an earlier shell has left one. Where zsh reads text, the last part is read when it is needed, since
-# it would double the time.
+# an earlier shell has left one. Where zsh reads text, what stands behind the lines `---- read when`
+# is read when it is needed.
 
 # The alias `autoloadd-eval` reads this file with arguments: only what `source` runs has the scope,
 # the options and the status of a plain `eval` at that place. A function has a scope of its own.
@@ -153,6 +153,235 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   return 0
 fi
 
+# ---- whether there is a daemon
+
+typeset -gi _autoloadd_away_until=0
+
+# A daemon that did not answer in time is left alone for 30 seconds: by this shell, which keeps the
+# time in a variable; by those that cannot (the subshells of a completion), and once two shells have
+# seen it by new ones too, which find both in a file beside the socket. One alone may have been
+# unlucky on a busy machine.
+_autoloadd_is_away() {
+  local -i now=${(%):-%D{%s}}
+  (( now >= _autoloadd_away_until || now < _autoloadd_away_until - 30 )) || return 0
+  # Nor does an old file say anything of a daemon that came later.
+  [[ -s ${_autoloadd_place:h}/zsh-away &&
+    ! $_autoloadd_place -nt ${_autoloadd_place:h}/zsh-away ]] || return 1
+  local said
+  local -aU seen
+  { said=$(<${_autoloadd_place:h}/zsh-away) } 2>/dev/null
+  for said in ${(f)said}; do
+    [[ $said == <->' '<-> ]] || continue
+    (( now - ${said% *} >= 0 && now - ${said% *} < 30 )) && seen+=( ${said#* } )
+  done
+  (( $#seen > 1 || ${seen[(Ie)$$]} )) || _autoloadd_is_stopped
+}
+
+# Set $place, and tell whether there is somebody to ask. Asked before all else: where no daemon is,
+# nothing else is looked at.
+_autoloadd_is_there() {
+  _autoloadd_place && [[ -S $_autoloadd_place ]] && ! _autoloadd_is_away
+}
+
+# Only what is used is loaded: zsh/stat would else replace the command stat.
+_autoloadd_modules() {
+  (( $+builtins[zsocket] && $+builtins[zstat] && $+builtins[syswrite] )) || {
+    zmodload -F zsh/net/socket b:zsocket && zmodload -F zsh/stat b:zstat &&
+      zmodload -F zsh/system b:sysread b:syswrite
+  } 2>/dev/null
+}
+
+# ---- start-up, and compiled functions
+
+typeset -g _autoloadd_text=       # what the last call found or captured
+# Until its first prompt a shell asks for what the last one did, whose requests are in a file beside the
+# socket. They are sent at once: with a connection for each, an `autoloadd-eval` takes three times as long.
+typeset -gi _autoloadd_is_starting=0    # before the first prompt; 2: also before the first question
+typeset -gaU _autoloadd_asked_for=()    # the names that this shell asked for
+typeset -ga _autoloadd_announced=()     # those that the last one did
+typeset -gA _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_times=()
+
+# Set $others to fpath without what is ours, and $farm to where `autoloadctl publish zsh` laid out the
+# functions of this very fpath; to '' where it did not.
+_autoloadd_find_farm() {
+  local _autoloadd_place _autoloadd_path mine said
+  local -aU directories
+  _autoloadd_farm=
+  _autoloadd_place || return 1
+  _autoloadd_others=( ${fpath:#${_autoloadd_place:h}/zsh-*/(farm|completions)} )
+  directories=( ${(M)_autoloadd_others:#/*} )
+  mine=${(pj:\0:)directories}
+  {
+    for _autoloadd_path in ${_autoloadd_place:h}/zsh-$ZSH_VERSION-$#mine-*/fpath(N); do
+      said=$(<$_autoloadd_path)
+      [[ $said == $mine && -O $_autoloadd_path ]] || continue
+      _autoloadd_farm=${_autoloadd_path:h}
+      break
+    done
+  } 2>/dev/null
+}
+
+# Put it before the first directory of fpath that it stands for: its names are looked up before theirs.
+# Not around a relative directory: that may hide what comes later. $1: the parts to put there.
+_autoloadd_take_farm() {
+  local -i first=${_autoloadd_others[(i)/*]} last=${_autoloadd_others[(I)/*]}
+  if [[ -n $_autoloadd_farm && -z ${(M)_autoloadd_others[first,last]:#[^/]*} ]]; then
+    fpath=( $_autoloadd_others[1,first-1] $_autoloadd_farm/$^@ $_autoloadd_others[first,-1] )
+  elif (( $#_autoloadd_others && $#_autoloadd_others < $#fpath )); then
+    fpath=( $_autoloadd_others )
+  fi
+}
+
+# At the end of this file. compinit would look at each file of the completions, so they have time.
+_autoloadd_begin() {
+  local _autoloadd_farm
+  local -a _autoloadd_others
+  trap - ZERR DEBUG
+  _autoloadd_find_farm
+  _autoloadd_take_farm farm
+  [[ -o interactive ]] || return 0
+  _autoloadd_is_starting=2
+  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} _autoloadd_first_prompt )
+}
+
+# Before the first prompt, when fpath and the completions are what they will be.
+_autoloadd_wake() {
+  local _autoloadd_farm
+  local -a _autoloadd_others
+  trap - ZERR DEBUG
+  {
+    precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
+    (( $#precmd_functions )) || unset precmd_functions
+    _autoloadd_find_farm
+    # This order: nearly all that is loaded from here on are completions.
+    _autoloadd_take_farm completions farm
+    _autoloadd_publish
+    _autoloadd_text=
+    (( ! $#_autoloadd_wanted )) || [[ ! -v _comps ]] || _autoloadd_load 2>/dev/null
+  } always {
+    # Also where a tool was interrupted.
+    _autoloadd_end_start
+  }
+  return 0
+}
+
+# At the first prompt.
+_autoloadd_end_start() {
+  _autoloadd_is_starting=0
+  _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_times=()
+  _autoloadd_asked_for=( "${(@)_autoloadd_asked_for[1,16]}" )
+  [[ ${(pj:\0\0:)_autoloadd_asked_for} == "${(pj:\0\0:)_autoloadd_announced}" ]] || _autoloadd_announce
+}
+
+# Leave a compiled copy of this file for the shells to come, where there was none. Have the functions
+# of $others published anew, by one shell at a time, where one of them changed: a changed file needs
+# no haste, since zsh itself takes a newer source.
+_autoloadd_publish() {
+  local _autoloadd_place
+  _autoloadd_is_there && _autoloadd_modules || return 0
+  # What was changed in this very second may change once more without a new time.
+  if (( _autoloadd_is_text )) && [[ -n $_autoloadd_file(#qNms+1) ]]; then
+    _autoloadd_leave_copy </dev/null &>/dev/null &!
+  fi
+  if [[ -n $_autoloadd_farm ]]; then
+    # The farms that are used stay.
+    { : >| $_autoloadd_farm/used } 2>/dev/null
+    _autoloadd_others_changed || return 0
+  fi
+  _autoloadd_publish_alone </dev/null &>/dev/null &!
+}
+
+# Whether a directory of $others is newer than $farm. (Asked for in ns, times take three times as long.)
+_autoloadd_others_changed() {
+  local format
+  local -a times newest
+  for format in %s %s%9.; do
+    zstat -A times -F $format +mtime -- $_autoloadd_farm/state $^_autoloadd_others(N-/) || return
+    newest=( ${(On)times[2,-1]} )
+    (( times[1] == newest[1] )) || break
+  done 2>/dev/null
+  (( times[1] < newest[1] ))
+}
+
+# ---- whose completion is known
+
+# The tools whose completion asks the tool itself, and whose answer is known to depend on what its
+# name and fingerprint hold: tool -> MAX_AGE:VARIABLE,...
+typeset -gA _autoloadd_tools=(
+  aws :AWS_CONFIG_FILE,AWS_DATA_PATH
+  black ''
+  flask 60:FLASK_APP
+  npm ''
+  pip ''
+  pip3 ''
+  uvicorn ''
+)
+typeset -ga _autoloadd_wanted=()   # those that get a completion where zsh has none
+
+# Put our function before the completion of TOOL..., or of all known tools that have one.
+_autoloadd_hook() {
+  local _autoloadd_tool REPLY
+  # ($+_comps would copy its values: 0.1 ms.)
+  [[ -v _comps ]] || return 0
+  for _autoloadd_tool in ${@:-${(k)_autoloadd_tools}}; do
+    _autoloadd_completion_of $_autoloadd_tool
+    # A list of plain words, that is.
+    [[ $REPLY == [[:alnum:]_]*~_autoloadd_tab* && $REPLY != *[^][:alnum:]\ _./:=+\'\"\\-]* ]] &&
+      _comps[$_autoloadd_tool]="_autoloadd_tab $_autoloadd_tool $REPLY"
+  done
+  return 0
+}
+
+# Set $REPLY to what zsh runs to complete the arguments of TOOL.
+_autoloadd_completion_of() {
+  REPLY=${_comps[$1]:-${_postpatcomps[(k)$1]-}}
+}
+
+# ---- the rest of this file
+
+typeset -gi _autoloadd_is_text=0   # zsh had to read the text, and found no compiled copy
+# What has been read of it last, and all behind it. (Not for those who have `set` list all variables.)
+typeset -gH _autoloadd_source=
+
+# Read the next part of this file. Its text was kept, since the file may be another by now.
+_autoloadd_read_on() {
+  [[ -n $_autoloadd_source ]] || return 1
+  trap - ZERR DEBUG
+  local -a parts=( "${(@ps:\n# ---- read :)_autoloadd_source}" )
+  # Who finds half of a part would call the rest.
+  trap '' INT
+  builtin eval "# $parts[2]"
+  _autoloadd_source=
+  (( $#parts == 2 )) || _autoloadd_source=${(pj:\n# ---- read :)parts[2,-1]}
+}
+
+# Functions of the parts behind that are called from before them: whoever comes first has one part read
+# after the other until there is a function of its name.
+function autoloadd-get autoloadd-put autoloadd_plugin_unload _autoloadd_announce _autoloadd_choose \
+  _autoloadd_declares _autoloadd_fill _autoloadd_is_absent _autoloadd_is_stopped _autoloadd_lease \
+  _autoloadd_leave_copy _autoloadd_load _autoloadd_output _autoloadd_print_usage \
+  _autoloadd_publish_alone _autoloadd_surroundings _autoloadd_unwatch _autoloadd_watch \
+  _autoloadd_wrong {
+  _autoloadd_read_on && $0 "$@"
+}
+
+# Set $source to the text of this file. (A builtin reads it five times as fast as $(<FILE).)
+_autoloadd_read_source() {
+  {
+    zmodload -F zsh/system b:sysread b:syswrite && sysread -s 262144 _autoloadd_source <$_autoloadd_file
+  } 2>/dev/null || _autoloadd_source=$(<$_autoloadd_file)
+}
+
+# (Where our text was evaluated, and nobody said where it came from, the file is whose line did so.)
+if [[ -z $_autoloadd_copy && $_autoloadd_file == */autoloadd.plugin.zsh &&
+  ( ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ) ]]; then
+  _autoloadd_read_source
+  _autoloadd_is_text=1
+  return 0
+fi
+
+# ---- read when something is asked
+
 # ---- bytes
 
 # Append a number as $2 bytes, the highest first, to $packed.
@@ -233,36 +462,8 @@ _autoloadd_request() {
 # ---- the daemon
 
 typeset -gA _autoloadd_hellos     # producer -> the frame that says hello for it
-typeset -g _autoloadd_text=       # what the last call found or captured
 typeset -gi _autoloadd_status=0   # how the last tool ended
-typeset -gi _autoloadd_away_until=0
 typeset -g _autoloadd_process=$'\xa3pid-'   # and its value, in the hello of who answered last
-
-# A daemon that did not answer in time is left alone for 30 seconds: by this shell, which keeps the
-# time in a variable; by those that cannot (the subshells of a completion), and once two shells have
-# seen it by new ones too, which find both in a file beside the socket. One alone may have been
-# unlucky on a busy machine.
-_autoloadd_is_away() {
-  local -i now=${(%):-%D{%s}}
-  (( now >= _autoloadd_away_until || now < _autoloadd_away_until - 30 )) || return 0
-  # Nor does an old file say anything of a daemon that came later.
-  [[ -s ${_autoloadd_place:h}/zsh-away &&
-    ! $_autoloadd_place -nt ${_autoloadd_place:h}/zsh-away ]] || return 1
-  local said
-  local -aU seen
-  { said=$(<${_autoloadd_place:h}/zsh-away) } 2>/dev/null
-  for said in ${(f)said}; do
-    [[ $said == <->' '<-> ]] || continue
-    (( now - ${said% *} >= 0 && now - ${said% *} < 30 )) && seen+=( ${said#* } )
-  done
-  (( $#seen > 1 || ${seen[(Ie)$$]} )) || _autoloadd_is_stopped
-}
-
-# Set $place, and tell whether there is somebody to ask. Asked before all else: where no daemon is,
-# nothing else is looked at.
-_autoloadd_is_there() {
-  _autoloadd_place && [[ -S $_autoloadd_place ]] && ! _autoloadd_is_away
-}
 
 _autoloadd_give_up() {
   local -i now=${(%):-%D{%s}}
@@ -395,14 +596,6 @@ _autoloadd_is_stopped() {
 _autoloadd_daemon_pid() {
   { [[ -r ${_autoloadd_place:h}/zsh-daemon ]] && pid=$(<${_autoloadd_place:h}/zsh-daemon) } 2>/dev/null
   [[ $pid == <1-> ]]
-}
-
-# Only what is used is loaded: zsh/stat would else replace the command stat.
-_autoloadd_modules() {
-  (( $+builtins[zsocket] && $+builtins[zstat] && $+builtins[syswrite] )) || {
-    zmodload -F zsh/net/socket b:zsocket && zmodload -F zsh/stat b:zstat &&
-      zmodload -F zsh/system b:sysread b:syswrite
-  } 2>/dev/null
 }
 
 # Read the answer to the request with the id $1, which asked for the name that is $2 when packed.
@@ -691,13 +884,6 @@ _autoloadd_declares() {
 
 # ---- what a start asks for
 
-# Until its first prompt a shell asks for what the last one did, whose requests are in a file beside the
-# socket. They are sent at once: with a connection for each, an `autoloadd-eval` takes three times as long.
-typeset -gi _autoloadd_is_starting=0    # before the first prompt; 2: also before the first question
-typeset -gaU _autoloadd_asked_for=()    # the names that this shell asked for
-typeset -ga _autoloadd_announced=()     # those that the last one did
-typeset -gA _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_times=()
-
 # Before the first question: fetch what the last shell asked for, if $name is among it.
 _autoloadd_fetch_early() {
   local name said frames= _autoloadd_path=${_autoloadd_place:h}/zsh-asked
@@ -747,14 +933,6 @@ _autoloadd_find_early() {
   _autoloadd_is_young
 }
 
-# At the first prompt.
-_autoloadd_end_start() {
-  _autoloadd_is_starting=0
-  _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoloadd_early_times=()
-  _autoloadd_asked_for=( "${(@)_autoloadd_asked_for[1,16]}" )
-  [[ ${(pj:\0\0:)_autoloadd_asked_for} == "${(pj:\0\0:)_autoloadd_announced}" ]] || _autoloadd_announce
-}
-
 # Leave for the next shell what this one asked for.
 _autoloadd_announce() {
   local _autoloadd_place name frames=
@@ -766,175 +944,7 @@ _autoloadd_announce() {
   { print -rn -- $frames >| ${_autoloadd_place:h}/zsh-asked } 2>/dev/null
 }
 
-# ---- start-up, and compiled functions
-
-# Set $others to fpath without what is ours, and $farm to where `autoloadctl publish zsh` laid out the
-# functions of this very fpath; to '' where it did not.
-_autoloadd_find_farm() {
-  local _autoloadd_place _autoloadd_path mine said
-  local -aU directories
-  _autoloadd_farm=
-  _autoloadd_place || return 1
-  _autoloadd_others=( ${fpath:#${_autoloadd_place:h}/zsh-*/(farm|completions)} )
-  directories=( ${(M)_autoloadd_others:#/*} )
-  mine=${(pj:\0:)directories}
-  {
-    for _autoloadd_path in ${_autoloadd_place:h}/zsh-$ZSH_VERSION-$#mine-*/fpath(N); do
-      said=$(<$_autoloadd_path)
-      [[ $said == $mine && -O $_autoloadd_path ]] || continue
-      _autoloadd_farm=${_autoloadd_path:h}
-      break
-    done
-  } 2>/dev/null
-}
-
-# Put it before the first directory of fpath that it stands for: its names are looked up before theirs.
-# Not around a relative directory: that may hide what comes later. $1: the parts to put there.
-_autoloadd_take_farm() {
-  local -i first=${_autoloadd_others[(i)/*]} last=${_autoloadd_others[(I)/*]}
-  if [[ -n $_autoloadd_farm && -z ${(M)_autoloadd_others[first,last]:#[^/]*} ]]; then
-    fpath=( $_autoloadd_others[1,first-1] $_autoloadd_farm/$^@ $_autoloadd_others[first,-1] )
-  elif (( $#_autoloadd_others && $#_autoloadd_others < $#fpath )); then
-    fpath=( $_autoloadd_others )
-  fi
-}
-
-# At the end of this file. compinit would look at each file of the completions, so they have time.
-_autoloadd_begin() {
-  local _autoloadd_farm
-  local -a _autoloadd_others
-  trap - ZERR DEBUG
-  _autoloadd_find_farm
-  _autoloadd_take_farm farm
-  [[ -o interactive ]] || return 0
-  _autoloadd_is_starting=2
-  precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} _autoloadd_first_prompt )
-}
-
-# Before the first prompt, when fpath and the completions are what they will be.
-_autoloadd_wake() {
-  local _autoloadd_farm
-  local -a _autoloadd_others
-  trap - ZERR DEBUG
-  {
-    precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
-    (( $#precmd_functions )) || unset precmd_functions
-    _autoloadd_find_farm
-    # This order: nearly all that is loaded from here on are completions.
-    _autoloadd_take_farm completions farm
-    _autoloadd_publish
-    _autoloadd_text=
-    (( ! $#_autoloadd_wanted )) || [[ ! -v _comps ]] || _autoloadd_load 2>/dev/null
-  } always {
-    # Also where a tool was interrupted.
-    _autoloadd_end_start
-  }
-  return 0
-}
-
-# Leave a compiled copy of this file for the shells to come, where there was none. Have the functions
-# of $others published anew, by one shell at a time, where one of them changed: a changed file needs
-# no haste, since zsh itself takes a newer source.
-_autoloadd_publish() {
-  local _autoloadd_place
-  _autoloadd_is_there && _autoloadd_modules || return 0
-  # What was changed in this very second may change once more without a new time.
-  if (( _autoloadd_is_text )) && [[ -n $_autoloadd_file(#qNms+1) ]]; then
-    _autoloadd_leave_copy </dev/null &>/dev/null &!
-  fi
-  if [[ -n $_autoloadd_farm ]]; then
-    # The farms that are used stay.
-    { : >| $_autoloadd_farm/used } 2>/dev/null
-    _autoloadd_others_changed || return 0
-  fi
-  _autoloadd_publish_alone </dev/null &>/dev/null &!
-}
-
-# Whether a directory of $others is newer than $farm. (Asked for in ns, times take three times as long.)
-_autoloadd_others_changed() {
-  local format
-  local -a times newest
-  for format in %s %s%9.; do
-    zstat -A times -F $format +mtime -- $_autoloadd_farm/state $^_autoloadd_others(N-/) || return
-    newest=( ${(On)times[2,-1]} )
-    (( times[1] == newest[1] )) || break
-  done 2>/dev/null
-  (( times[1] < newest[1] ))
-}
-
-# ---- whose completion is known
-
-# The tools whose completion asks the tool itself, and whose answer is known to depend on what its
-# name and fingerprint hold: tool -> MAX_AGE:VARIABLE,...
-typeset -gA _autoloadd_tools=(
-  aws :AWS_CONFIG_FILE,AWS_DATA_PATH
-  black ''
-  flask 60:FLASK_APP
-  npm ''
-  pip ''
-  pip3 ''
-  uvicorn ''
-)
-typeset -ga _autoloadd_wanted=()   # those that get a completion where zsh has none
-
-# Put our function before the completion of TOOL..., or of all known tools that have one.
-_autoloadd_hook() {
-  local _autoloadd_tool REPLY
-  # ($+_comps would copy its values: 0.1 ms.)
-  [[ -v _comps ]] || return 0
-  for _autoloadd_tool in ${@:-${(k)_autoloadd_tools}}; do
-    _autoloadd_completion_of $_autoloadd_tool
-    # A list of plain words, that is.
-    [[ $REPLY == [[:alnum:]_]*~_autoloadd_tab* && $REPLY != *[^][:alnum:]\ _./:=+\'\"\\-]* ]] &&
-      _comps[$_autoloadd_tool]="_autoloadd_tab $_autoloadd_tool $REPLY"
-  done
-  return 0
-}
-
-# Set $REPLY to what zsh runs to complete the arguments of TOOL.
-_autoloadd_completion_of() {
-  REPLY=${_comps[$1]:-${_postpatcomps[(k)$1]-}}
-}
-
-# ---- the rest of this file
-
-typeset -gi _autoloadd_is_text=0   # zsh had to read the text, and found no compiled copy
-# (Not for those who have `set` list all variables.)
-typeset -gH _autoloadd_source=
-
-# Have the rest of this file read. Its text was kept, since the file may be another by now.
-_autoloadd_read_on() {
-  [[ -n $_autoloadd_source ]] || return 1
-  trap - ZERR DEBUG
-  # Who finds one half of it would call the other.
-  trap '' INT
-  builtin eval "${_autoloadd_source##*$'\n# ---- when it is needed'}"
-  _autoloadd_source=
-}
-
-# Functions of the rest that are called from elsewhere: whoever comes first has it read.
-function autoloadd-get autoloadd-put autoloadd_plugin_unload _autoloadd_choose _autoloadd_fill \
-  _autoloadd_is_absent _autoloadd_lease _autoloadd_leave_copy _autoloadd_load \
-  _autoloadd_print_usage _autoloadd_publish_alone _autoloadd_surroundings _autoloadd_unwatch _autoloadd_watch _autoloadd_wrong {
-  _autoloadd_read_on && $0 "$@"
-}
-
-# Set $source to the text of this file. (A builtin reads it five times as fast as $(<FILE).)
-_autoloadd_read_source() {
-  {
-    zmodload -F zsh/system b:sysread b:syswrite && sysread -s 262144 _autoloadd_source <$_autoloadd_file
-  } 2>/dev/null || _autoloadd_source=$(<$_autoloadd_file)
-}
-
-# (Where our text was evaluated, and nobody said where it came from, the file is whose line did so.)
-if [[ -z $_autoloadd_copy && $_autoloadd_file == */autoloadd.plugin.zsh &&
-  ( ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ) ]]; then
-  _autoloadd_read_source
-  _autoloadd_is_text=1
-  return 0
-fi
-
-# ---- when it is needed
+# ---- read when something has to be made, or completed
 
 # Leave in $_autoloadd_text what "$@" prints, and store it where it may be kept.
 _autoloadd_fill() {

@@ -15,7 +15,7 @@ from autoloadd_protocol.framing import encode_frame
 from autoloadd_protocol.messages import encode_request
 
 from .terminal import Terminal
-from .zsh import PLUGIN, environment_for, output_of, quote
+from .zsh import PLUGIN, READ_ALL, environment_for, output_of, quote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -281,7 +281,7 @@ def test_a_daemon_that_goes_away_half_way(tool: Tool, home: Path) -> None:
     names = [eval_name(tool, word) for word in "ab"]
     (home / "zsh-asked").write_bytes(requests_for(names))
     fingerprint = output_of(
-        f"f() {{ local _autoloadd_path={tool.path} _autoloadd_fingerprint"
+        f"{READ_ALL}; f() {{ local _autoloadd_path={tool.path} _autoloadd_fingerprint"
         " _autoloadd_variables=(); _autoloadd_modules; _autoloadd_look;"
         " print -rn -- $_autoloadd_fingerprint }; f",
         environment=own_environment({}),

@@ -14,7 +14,7 @@ from tests.running import wait_until
 from autoloadd_client.shells.fingerprint import fingerprint_file
 
 from .test_eval import daemon, environment, only_entry, outputs, wait_for_puts
-from .zsh import PLUGIN, environment_for, output_of, run_zsh
+from .zsh import PLUGIN, READ_ALL, environment_for, output_of, run_zsh
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def test_the_tool_sees_every_exported_variable(
     tool.write(f"echo GREETING=$(env | grep -cE '^({'|'.join(names)})=1$')")
     exported = {**environment, **dict.fromkeys(names, "1")}
     assert output_of(SHOW, environment=exported) == f"{len(names)}\n"
-    whole = f"_autoloadd_read_on\ntypeset -a _autoloadd_watched=(x)\n_autoloadd_asked {tool.path} x"
+    whole = f"{READ_ALL}\ntypeset -a _autoloadd_watched=(x)\n_autoloadd_asked {tool.path} x"
     assert output_of(whole, environment=exported) == f"GREETING={len(names)}\n"
 
 
@@ -184,10 +184,13 @@ def test_an_answer_that_drips(home: Path, tool: Tool) -> None:
 
 def test_what_aws_completes_behind_other_than_ascii(home: Path) -> None:
     """COMP_POINT counts characters, and we bytes."""
-    script = """_autoloadd_read_on
+    script = (
+        READ_ALL
+        + """
     f() { local _autoloadd_program; local -a _autoloadd_key _autoloadd_files
     COMP_LINE=$1 COMP_POINT=$2; _autoloadd_understand_aws aws_completer; print $? }
     f 'aws s3 sync --d' 15; f $'aws s3 sync \\xc3\\xa9 --d' 17"""
+    )
     assert output_of(script, environment=environment_for(str(home / "socket"))) == "0\n1\n"
 
 

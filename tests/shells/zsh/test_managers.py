@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.running import own_environment
 
-from .zsh import PLUGIN, environment_for, output_of, run_zsh
+from .zsh import PLUGIN, READ_ALL, environment_for, output_of, run_zsh
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +116,7 @@ def test_nothing_is_left_when_it_is_unloaded(custom: Path, tool: Tool, daemon: D
     assert (ran.stdout.decode(), ran.stderr) == (f"{expected}hello\n", b"")
 
 
-@pytest.mark.parametrize("read", ["", "_autoloadd_read_on"])
+@pytest.mark.parametrize("read", ["", "_autoloadd_read_on", READ_ALL])
 def test_zinit_unloads_the_alias_itself(read: str) -> None:
     """Whether all of the file was read by then or not."""
     script = f"{read}\n.zinit-unload() {{ autoloadd_plugin_unload; unalias autoloadd-eval }}"

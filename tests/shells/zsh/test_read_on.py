@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
 from tests.running import own_environment
 
 from .terminal import Terminal
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from .conftest import Tool
 
-MARK = "\n# ---- when it is needed\n"
+MARK = "\n# ---- read when "
 
 
 def defined_in(text: str) -> set[str]:
@@ -26,20 +27,36 @@ def defined_in(text: str) -> set[str]:
 
 
 def test_whoever_is_called_first_has_it_read() -> None:
-    """Each function behind the mark that is called from before it, and those for users."""
-    start, mark, rest = PLUGIN.read_text().partition(MARK)
-    assert mark
+    """Each function of a later part that is called from before it, and those for users."""
+    parts = PLUGIN.read_text().split(MARK)
     stubs = re.search(
-        r"^function ((?:[\w-]+[ \\\n]+)+)\{\n  _autoloadd_read_on", start, re.MULTILINE
+        r"^function ((?:[\w-]+[ \\\n]+)+)\{\n  _autoloadd_read_on", parts[0], re.MULTILINE
     )
     assert stubs
-    code = re.sub(r"^ *#.*", "", start.replace(stubs[0], ""), flags=re.MULTILINE)
-    mentioned = set(re.findall(r"[\w-]+", code))
-    late = defined_in(rest)
-    assert len(late) > 20
-    users = {name for name in late if not name.startswith("_")}
-    assert set(stubs[1].replace("\\", "").split()) == (late & mentioned) | users
-    assert not late & defined_in(code)
+    code, needed = parts[0].replace(stubs[0], ""), set[str]()
+    for part in parts[1:]:
+        code = re.sub(r"^ *#.*", "", code, flags=re.MULTILINE)
+        late = defined_in(part)
+        assert len(late) > 20
+        assert not late & defined_in(code)
+        needed |= late & set(re.findall(r"[\w-]+", code))
+        needed |= {name for name in late if not name.startswith("_")}
+        code += part
+    assert len(parts) == 3
+    assert set(stubs[1].replace("\\", "").split()) == needed
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_shell_that_asks_nothing_reads_no_more(
+    is_there: bool, daemon: Daemon, home: Path
+) -> None:
+    """Nor does its first prompt, with a daemon or without."""
+    place = daemon.socket_path if is_there else "/nonexistent/socket"
+    copy = home / PLUGIN.name
+    copy.write_bytes(PLUGIN.read_bytes())
+    with Terminal(home / "rc", f"source {copy}", environment=environment_for(place)) as terminal:
+        size = int(terminal.run("print ${#_autoloadd_source}").strip())
+    assert size == len(PLUGIN.read_bytes())
 
 
 def test_it_is_what_was_read_first(daemon: Daemon, home: Path) -> None:
@@ -68,11 +85,12 @@ def test_set_does_not_list_it() -> None:
     assert MARK.strip() not in output_of("set", environment=own_environment({}))
 
 
-def test_ctrl_c_meanwhile(daemon: Daemon, tool: Tool, home: Path) -> None:
+@pytest.mark.parametrize("function", ["_autoloadd_run", "_autoloadd_find"])
+def test_ctrl_c_meanwhile(function: str, daemon: Daemon, tool: Tool, home: Path) -> None:
     """One half would not find the other. It is for who comes behind, as ever."""
     environment = environment_for(daemon.socket_path)
     with Terminal(home / "rc", f"source {PLUGIN}", environment=environment) as terminal:
-        terminal.run("at=$'\\n_autoloadd_run() {'")
+        terminal.run(f"at=$'\\n{function}() {{'")
         terminal.run("_autoloadd_source=${_autoloadd_source/$at/$'\\nkill -INT $$'$at}")
         for _ in range(2):
             shown = terminal.run(f"autoloadd-eval {tool.path}; print $GREETING")

@@ -11,7 +11,7 @@ from tests.vectors.loading import data_of, load, value_of
 from autoloadd_protocol.framing import encode_frame
 from autoloadd_protocol.messages import encode_answer
 
-from .zsh import quote, run_zsh, typed
+from .zsh import READ_ALL, quote, run_zsh, typed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ say() { local part; for part; do print -rn -- $#part,$part; done }
 
 def _run(body: str, *arguments: str, home: Path) -> list[bytes]:
     """Run a function's body on arguments; return the parts that it has given to `say`."""
-    (home / "script").write_text(f'_autoloadd_modules\n() {{\n{SAY}{body}\n}} "$@"')
+    (home / "script").write_text(f'{READ_ALL}\n_autoloadd_modules\n() {{\n{SAY}{body}\n}} "$@"')
     ran = run_zsh(
         'local script=$1; shift; source $script "$@"',
         str(home / "script"),

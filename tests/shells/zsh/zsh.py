@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PLUGIN = Path(autoloadd_client.shells.__file__).parent / "autoloadd.plugin.zsh"
 RUN_SECONDS = 100.0
 
+READ_ALL = "while _autoloadd_read_on; do :; done"
+"""Has the parts of the plugin read that are read when they are needed."""
+
 PATIENT = {"AUTOLOADD_WAIT_MS": "20000"}
 """Where a test is not about the 5 ms: a busy machine is slower."""
 
