@@ -240,8 +240,8 @@ PLUGIN_MUTATIONS: tuple[Mutation, ...] = (
     ),
     _bug(
         "a path is cut",
-        "(( $#_autoloadd_place <= 106 ))",
-        "(( $#_autoloadd_place <= 200 ))",
+        "(( $#socket <= 106 ))",
+        "(( $#socket <= 200 ))",
         ROBUST,
     ),
     _bug("a hung daemon is asked each time", "  _autoloadd_away_until=now+30\n", "", ROBUST),

@@ -34,30 +34,31 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   # What finds the compiled copy is read, and may be run, under the caller's options: SH_GLOB wants
   # patterns quoted, IGNORE_BRACES each closing brace on a line of its own.
 
-  # Set $place to the socket's path, as docs/protocol.md says. Fails where none can be used: its
-  # directory has to be ours alone, and zsocket cuts a path of more than 107 bytes; one of just 107 it
-  # does not end.
+  # Set $place to the socket's path, as docs/protocol.md says; to '' where none can be used, and fail:
+  # its directory has to be ours alone, and zsocket cuts a path of more than 107 bytes; one of just 107
+  # it does not end.
   function _autoloadd_place {
     builtin emulate -L zsh -o extended_glob -o no_multibyte
-    builtin local base off='[[:space:]]#(0|false|no)[[:space:]]#' is_private='(N/Uf:go-rwx:)'
+    builtin local socket base off='[[:space:]]#(0|false|no)[[:space:]]#' is_private='(N/Uf:go-rwx:)'
     builtin local -a found
+    _autoloadd_place=
     [[ ${(L)AUTOLOADD_CACHE-} != ${~off} ]] || builtin return 1
     [[ ${(L)ZSHRS_CACHE-} != ${~off} ]] || builtin return 1
-    _autoloadd_place=${AUTOLOADD_SOCKET-}
-    if [[ -z $_autoloadd_place ]]; then
+    socket=${AUTOLOADD_SOCKET-}
+    if [[ -z $socket ]]; then
       for base in /run/user/$EUID ${XDG_RUNTIME_DIR-}; do
         [[ $base == /* && -d $base && ! -h $base && -O $base ]] || builtin continue
-        _autoloadd_place=$base/autoloadd/socket
+        socket=$base/autoloadd/socket
         builtin break
       done
     fi
-    if [[ -z $_autoloadd_place ]]; then
+    if [[ -z $socket ]]; then
       [[ ${XDG_CACHE_HOME-} == /* ]] && base=$XDG_CACHE_HOME || base=${HOME-}/.cache
-      _autoloadd_place=$base/autoloadd/run/socket
+      socket=$base/autoloadd/run/socket
     fi
-    [[ $_autoloadd_place == /* ]] && (( $#_autoloadd_place <= 106 )) || builtin return 1
-    found=( ${_autoloadd_place:h}${~is_private} )
-    (( $#found ))
+    [[ $socket == /* ]] && (( $#socket <= 106 )) || builtin return 1
+    found=( ${socket:h}${~is_private} )
+    (( $#found )) && _autoloadd_place=$socket
   }
 
   # Set $size, $inode and $mtime (in ns) to those of the file $1. One by one: all at once, with times
@@ -77,17 +78,19 @@ if [[ -z ${_autoloadd_inner-} ]]; then
     } 2>/dev/null
   }
 
-  # Set $copy if it is there. (One that is beside the file zsh takes by itself.)
+  # Set $place, and $copy if there is one. (What is beside the file zsh takes by itself.)
   function _autoloadd_find_copy {
     builtin emulate -L zsh
-    builtin local _autoloadd_place any='-*.zwc(N)'
+    builtin local any='-*.zwc(N)'
     builtin local -a found
-    [[ ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ]] &&
-      _autoloadd_place && found=( ${_autoloadd_place:h}/plugin-$ZSH_VERSION${~any} ) &&
+    _autoloadd_place &&
+      [[ ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ]] &&
+      found=( ${_autoloadd_place:h}/plugin-$ZSH_VERSION${~any} ) &&
       (( $#found )) && _autoloadd_place_copy && [[ -e $_autoloadd_copy.zwc ]]
   }
 
-  builtin typeset -g _autoloadd_inner=1 _autoloadd_copy= _autoloadd_file=${${(%):-%x}:A}
+  builtin typeset -g _autoloadd_inner=1 _autoloadd_place= _autoloadd_copy= \
+    _autoloadd_file=${${(%):-%x}:A}
   # Plugin managers may evaluate the text, and say where it came from.
   [[ ${ZERO-} == */autoloadd.plugin.zsh && -r $ZERO ]] && _autoloadd_file=${ZERO:A}
   # Functions that are defined here run under these options, whoever calls them, and leave the
@@ -149,6 +152,7 @@ if [[ -z ${_autoloadd_inner-} ]]; then
   }
 
   _autoloadd_begin
+  unset _autoloadd_place
   alias autoloadd-eval="builtin source ${(q)_autoloadd_file} :autoloadd-eval:"
   return 0
 fi
@@ -204,10 +208,10 @@ typeset -gA _autoloadd_early_blobs=() _autoloadd_early_fingerprints=() _autoload
 # Set $others to fpath without what is ours, and $farm to where `autoloadctl publish zsh` laid out the
 # functions of this very fpath; to '' where it did not.
 _autoloadd_find_farm() {
-  local _autoloadd_place _autoloadd_path mine said
+  local _autoloadd_path mine said
   local -aU directories
   _autoloadd_farm=
-  _autoloadd_place || return 1
+  [[ -n $_autoloadd_place ]] || return 1
   _autoloadd_others=( ${fpath:#${_autoloadd_place:h}/zsh-*/(farm|completions)} )
   directories=( ${(M)_autoloadd_others:#/*} )
   mine=${(pj:\0:)directories}
@@ -246,12 +250,13 @@ _autoloadd_begin() {
 
 # Before the first prompt, when fpath and the completions are what they will be.
 _autoloadd_wake() {
-  local _autoloadd_farm
+  local _autoloadd_farm _autoloadd_place
   local -a _autoloadd_others
   trap - ZERR DEBUG
   {
     precmd_functions=( ${precmd_functions:#_autoloadd_first_prompt} )
     (( $#precmd_functions )) || unset precmd_functions
+    _autoloadd_place
     _autoloadd_find_farm
     # This order: nearly all that is loaded from here on are completions.
     _autoloadd_take_farm completions farm
@@ -365,10 +370,11 @@ function autoloadd-get autoloadd-put autoloadd_plugin_unload _autoloadd_announce
   _autoloadd_read_on && $0 "$@"
 }
 
-# Set $source to the text of this file. (A builtin reads it five times as fast as $(<FILE).)
+# Set $source to the text of this file. (A builtin reads it five times as fast as $(<FILE). It makes
+# room for all that it may read first: the more, the slower.)
 _autoloadd_read_source() {
   {
-    zmodload -F zsh/system b:sysread b:syswrite && sysread -s 262144 _autoloadd_source <$_autoloadd_file
+    zmodload -F zsh/system b:sysread b:syswrite && sysread -s 98304 _autoloadd_source <$_autoloadd_file
   } 2>/dev/null || _autoloadd_source=$(<$_autoloadd_file)
 }
 
@@ -1432,15 +1438,19 @@ _autoloadd_publish_alone() {
   esac
 }
 
-# Leave this file in compiled form beside the socket, under a name that no other text of it gets.
+# Leave this file in compiled form beside the socket, under a name that no other text of it gets: one
+# shell at a time.
 _autoloadd_leave_copy() {
   local _autoloadd_copy _autoloadd_source name fresh
   local -a found
   zmodload -F zsh/files b:zf_mkdir b:zf_mv b:zf_rm && _autoloadd_place_copy || return
-  name=${_autoloadd_copy:t} fresh=${_autoloadd_copy:h}/.plugin-$$
+  name=${_autoloadd_copy:t} fresh=${_autoloadd_copy:h}/.${_autoloadd_copy:t}
+  # Of a shell that was killed.
+  found=( ${_autoloadd_copy:h}/.plugin-*(N/mm+1) )
+  (( ! $#found )) || zf_rm -rf -- $found
+  zf_mkdir -m 700 $fresh || return
   {
-    zf_mkdir -m 700 $fresh && _autoloadd_read_source &&
-      print -rn -- $_autoloadd_source >$fresh/$name || return
+    _autoloadd_read_source && print -rn -- $_autoloadd_source >$fresh/$name || return
     # Not to be mapped: a file that lost its end would kill those who do. (In a power loss, in a cache
     # directory; and on what was never written zsh may hang.)
     zcompile -UR -- $fresh/$name.zwc $fresh/$name && command sync $fresh/$name.zwc || return
@@ -1448,9 +1458,10 @@ _autoloadd_leave_copy() {
     _autoloadd_place_copy && [[ $_autoloadd_copy:t == $name ]] || return
     zf_mv -f -- $fresh/$name.zwc $_autoloadd_copy.zwc
     # Those of other versions, and of the file as it was.
-    found=( ${_autoloadd_copy:h}/plugin-*.zwc(N.om[5,-1]) ${_autoloadd_copy:h}/.plugin-*(N/mm+1) )
+    found=( ${_autoloadd_copy:h}/plugin-*.zwc(N.om[5,-1]) )
+    (( ! $#found )) || zf_rm -f -- $found
   } always {
-    zf_rm -rf -- $fresh $found
+    zf_rm -rf -- $fresh
   }
 }
 
