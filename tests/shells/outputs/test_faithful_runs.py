@@ -133,7 +133,8 @@ def test_signals_that_python_ignores_are_the_tools_again(
     cached: Cached, tool: Tool, idle_daemon: Daemon
 ) -> None:
     tool.write("grep SigIgn /proc/self/status")
-    with subprocess.Popen([tool.path], stdout=subprocess.PIPE) as plain:
+    # In a session of its own Python forks: posix_spawn has it ignore two signals of the C library.
+    with subprocess.Popen([tool.path], stdout=subprocess.PIPE, start_new_session=True) as plain:
         assert plain.stdout is not None
         assert cached("slow").stdout == plain.stdout.read()
 
