@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
@@ -148,17 +148,26 @@ def _create_memfd() -> int | None:
     return os.memfd_create("autoloadd-image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
-@contextmanager
-def called_damage(path: str) -> Iterator[None]:
-    """Raise what is wrong with an image's file as DamageError; OSErrors that are no damage stay."""
-    try:
-        yield
-    except ImageError as exc:
-        raise DamageError(f"{path}: {exc}") from exc
-    except OSError as exc:
-        if not is_damage(exc):
-            raise
-        raise DamageError(f"{path}: {exc.strerror}") from exc
+class DamageOf:
+    """Has what is wrong with the image at a path raised as DamageError; other OSErrors stay.
+
+    Not a generator: with that, Python 3.13 makes a cycle of the error, its frames and the image in
+    them, which stays in memory until the garbage collector comes.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Raise DamageError where it is damage."""
+        match error:
+            case ImageError():
+                raise DamageError(f"{self._path}: {error}") from error
+            case OSError() if is_damage(error):
+                raise DamageError(f"{self._path}: {error.strerror}") from error
 
 
 def load_image(path: str) -> SealedImage | None:
@@ -167,7 +176,7 @@ def load_image(path: str) -> SealedImage | None:
     Raises DamageError when the file is not a good image, OSError when it cannot be read: that is
     no damage. Runs 0.9 ms for each MB, without the GIL.
     """
-    with suppress(FileNotFoundError), called_damage(path), _opened(path) as file:
+    with suppress(FileNotFoundError), DamageOf(path), _opened(path) as file:
         return copy_image(file)
     return None
 
