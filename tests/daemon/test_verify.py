@@ -445,6 +445,17 @@ def test_the_daemons_socket_is_no_stranger(home: Path) -> None:
     assert (report.kind, report.verdict) == ("socket", Verdict.OK)
 
 
+def test_what_shells_keep_beside_the_socket_is_no_stranger(home: Path) -> None:
+    kept = {"zsh-asked", "zsh-away", "zsh-daemon", "zsh.lock", "plugin-5.9-1-2-3.zwc"}
+    (home / "run" / ".zsh-5.9-1147-16c2-x8s1" / "farm").mkdir(parents=True)
+    (home / "run" / "zsh-5.9-1147-16c2").symlink_to(".zsh-5.9-1147-16c2-x8s1")
+    for name in {*kept, "notes"}:
+        (home / "run" / name).touch()
+    (home / "zsh-asked").touch()
+    unknown = {r.path for r in check_cache(str(home)).files if r.verdict is Verdict.UNKNOWN}
+    assert unknown == {str(home / "run" / "notes"), str(home / "zsh-asked")}
+
+
 def test_what_goes_before_it_is_looked_at_is_no_matter(cache_dir: Path) -> None:
     (cache_dir / "notes").touch()
     report = check_cache(str(cache_dir), tell=lambda name: (cache_dir / name).unlink())

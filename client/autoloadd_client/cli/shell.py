@@ -35,14 +35,14 @@ _EXAMPLES = """\
 _MORE = """
 
 install adds one line, with the mark `# autoloadd`, to the end of .zshrc (in ZDOTDIR), .bashrc, or
-fish's conf.d/autoloadd.fish, and shows it. Where the line is there, nothing is done. You may move
+fish's conf.d/autoloadd.fish, and shows it. Where the line is there, none is added. You may move
 it: it is found wherever it stands. The file as it was is kept beside it. uninstall takes exactly
 that line out, and names the lines that need autoloadd; the line by itself does nothing once
-autoloadd is gone.
+autoloadd is gone. A line that you wrote yourself is neither found nor taken out.
 
-For zsh the plugin is also compiled, beside itself, if that place can be written to: it is read in a
-quarter of the time. Another version of zsh, or of autoloadd, reads it uncompiled until install is
-run again. uninstall removes it.
+For zsh the plugin is also compiled, beside itself, if that place can be written to: it is read in
+less than half the time. Run install again after an update of zsh or of autoloadd: it is compiled
+anew. uninstall removes it.
 
 exit status: 0 done, or so already; 1 uninstall: it was not there, status: it is nowhere."""
 
@@ -97,14 +97,14 @@ def _install(context: Context, file: RcFile) -> int:
     compiled = None if context.arguments.dry_run else _compile(file.shell)
     if context.wants_json:
         context.write_json({**_describe(file, changed=done, line=line), "compiled": compiled})
-    elif done:
-        context.say(f"added; {_next_step(file.shell)}")
-        if file.shell == "zsh":
-            context.say(f"compiled: {compiled or 'no, zsh could not write it: read as text'}")
-    elif wanted is None:
-        context.say(f"{file.path}: it is there already")
-    else:
+    elif context.arguments.dry_run and wanted is not None:
         context.say(f"{file.path}: would add\n  {line}  # autoloadd")
+    else:
+        context.say(
+            f"added; {_next_step(file.shell)}" if done else f"{file.path}: it is there already"
+        )
+        if file.shell == "zsh" and not context.arguments.dry_run:
+            context.say(f"compiled: {compiled or 'no, zsh could not write it: read as text'}")
     if shutil.which(PROGRAM) is None:
         context.warn(
             f"{PROGRAM} is not in PATH: the shell will do without the cache until it is there"
@@ -140,6 +140,8 @@ def _uninstall(context: Context, file: RcFile) -> int:
         context.say(f"{file.path}: it is not there")
     else:
         context.say(f"{file.path}: {'would take out' if dry else 'taken out'}\n  {shown}")
+        if done and os.path.lexists(file.backup):
+            context.say(f"{file.backup}: what it was before stays, since more has changed")
     for number, line_of_use, use in file.find_uses():
         text = make_printable(os.fsdecode(line_of_use))
         context.warn(f"{file.path}:{number}: {text}\n  {_instead_of(use, file.shell)}")

@@ -51,6 +51,11 @@ class RcFile:
     command: bytes
     is_given: bool = True
 
+    @property
+    def backup(self) -> str:
+        """Where `install` keeps what the file was."""
+        return self.path + BACKUP_SUFFIX
+
     def read(self) -> bytes | None:
         """Return what is in it; None where there is none. Raises ShellFailedError."""
         try:
@@ -146,7 +151,7 @@ class RcFile:
             # Whoever has made a link of it since wants the file to stay.
             wanted = wanted or b""
             if keep and find_line(content) is None:
-                shutil.copy2(self.path, self.path + BACKUP_SUFFIX)
+                shutil.copy2(self.path, self.backup)
             try:
                 _overwrite(file, wanted)
             except BaseException:
@@ -158,12 +163,11 @@ class RcFile:
         return True
 
     def _remove_backup(self, content: bytes) -> None:
-        backup = self.path + BACKUP_SUFFIX
         with suppress(OSError):
-            with open(backup, "rb") as file:
+            with open(self.backup, "rb") as file:
                 is_same = file.read() == content
             if is_same:
-                os.unlink(backup)
+                os.unlink(self.backup)
 
     def _cannot(self, error: OSError) -> ShellFailedError:
         path = error.filename or self.path

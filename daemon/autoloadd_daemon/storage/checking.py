@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 _BULK_NAME = re.compile(r"bulk\.\d+")
 _STAGED_NAME = re.compile(r"staged\.\d+")
+_BESIDE_SOCKET = re.compile(r"zsh\.lock|\.?(?:zsh|plugin)-.+")
+"""What shells keep beside the socket, and `autoloadctl publish zsh` lays out there."""
+
 _ATTEMPTS = 20
 """A daemon builds at most a few images a second: so many reads never all meet one."""
 
@@ -232,9 +235,12 @@ class _ShardCheck:
 def report_unknown(path: str) -> FileReport:
     """Return the report of a file that is none of the storage's. Raises OSError."""
     found = os.lstat(path)
+    directory, name = os.path.split(path)
+    # Where there is no runtime directory, the daemon's socket lies in the cache directory.
     if stat.S_ISSOCK(found.st_mode):
-        # Where there is no runtime directory, the daemon's socket lies in the cache directory.
         return FileReport(path, "socket", Verdict.OK, found.st_size)
+    if os.path.basename(directory) == "run" and _BESIDE_SOCKET.fullmatch(name):
+        return FileReport(path, "shells", Verdict.OK, found.st_size)
     problem = "no file of autoloadd's"
     return FileReport(path, "unknown", Verdict.UNKNOWN, found.st_size, problem=problem)
 

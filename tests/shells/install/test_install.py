@@ -97,7 +97,7 @@ def test_in_and_out_leaves_every_byte_as_it_was(
     assert "\nadded; new shells have it. Write `autoloadd-eval starship init " in shown
     once = files(tmp_path)
     assert once[SHELLS[name]].startswith(content or b"")
-    assert shell("install", name).stdout == f"{path}: it is there already\n"
+    assert shell("install", name).stdout.startswith(f"{path}: it is there already\n")
     assert files(tmp_path) == once
     assert shell("status", name).stdout == f"{name:<4}  on         {path}\n"
     if content is not None:
@@ -464,6 +464,26 @@ def test_a_backup_goes_where_the_file_is_as_it_was(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"y=2\n")
     assert file.uninstall()
     assert (path.read_text(), backup.read_text()) == ("x=1\ny=2\n", "x=1\n")
+
+
+def test_a_copy_that_stays_is_named(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "rc"
+    path.write_text("x=1\n")
+    shell("install", "bash", "--rc", str(path))
+    path.write_bytes(path.read_bytes() + b"y=2\n")
+    assert BACKUP not in shell("uninstall", "bash", "--rc", str(path), "--dry-run").stdout
+    said = shell("uninstall", "bash", "--rc", str(path)).stdout.splitlines()[-1]
+    assert said == f"{path}{BACKUP}: what it was before stays, since more has changed"
+
+
+def test_a_second_install_says_that_it_compiled(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "rc"
+    shell("install", "zsh", "--rc", str(path))
+    COMPILED.unlink()
+    said = shell("install", "zsh", "--rc", str(path)).stdout
+    assert said == f"{path}: it is there already\ncompiled: {COMPILED}\n"
+    said = shell("install", "zsh", "--rc", str(path), "--dry-run").stdout
+    assert said == f"{path}: it is there already\n"
 
 
 def test_a_new_line_in_the_place_of_the_old_one_keeps_the_first_copy(tmp_path: Path) -> None:
