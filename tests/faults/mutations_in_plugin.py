@@ -201,8 +201,14 @@ PLUGIN_MUTATIONS: tuple[Mutation, ...] = (
     _bug("a copy is mapped", "zcompile -UR --", "zcompile -UM --", COPY),
     _bug(
         "a copy that may not be on the disk is put in place",
-        " && command sync $fresh/$name.zwc || return\n",
-        " || return\n",
+        "creat,excl,sync -m 400",
+        "creat,excl -m 400",
+        COPY,
+    ),
+    _bug(
+        "a copy of which zcompile wrote a part is put in place",
+        "    (( $#compiled == 2 * number )) || return\n",
+        "",
         COPY,
     ),
     _bug(

@@ -25,8 +25,9 @@ fi
 
 if [[ -z ${_autoloadd_inner-} ]]; then
   # The user's aliases must not change what the lines below mean. (zsh reads all of an `if` at once.)
+  # Nothing is assigned without `typeset -g`: of that WARN_NESTED_VAR tells, where a function reads us.
   'builtin' 'typeset' '-g' _autoloadd_aliases=no_aliases
-  [[ -o aliases ]] && _autoloadd_aliases=aliases
+  [[ -o aliases ]] && 'builtin' 'typeset' '-g' _autoloadd_aliases=aliases
   'builtin' 'setopt' 'no_aliases'
 fi
 
@@ -89,10 +90,15 @@ if [[ -z ${_autoloadd_inner-} ]]; then
       (( $#found )) && _autoloadd_place_copy && [[ -e $_autoloadd_copy.zwc ]]
   }
 
+  # In quotes: SH_WORD_SPLIT and GLOB_SUBST would take the path apart.
   builtin typeset -g _autoloadd_inner=1 _autoloadd_place= _autoloadd_copy= \
-    _autoloadd_file=${${(%):-%x}:A}
+    _autoloadd_file="${${(%):-%x}:A}"
+  # What is not printable (in the C locale an accented letter) a prompt shows in another way.
+  [[ -r $_autoloadd_file ]] ||
+    builtin typeset -g _autoloadd_file="${${functions_source[_autoloadd_place]-}:A}"
   # Plugin managers may evaluate the text, and say where it came from.
-  [[ ${ZERO-} == */autoloadd.plugin.zsh && -r $ZERO ]] && _autoloadd_file=${ZERO:A}
+  [[ ${ZERO-} == */autoloadd.plugin.zsh && -r $ZERO ]] &&
+    builtin typeset -g _autoloadd_file="${ZERO:A}"
   # Functions that are defined here run under these options, whoever calls them, and leave the
   # caller's as they were. Bytes, not characters: lengths are lengths on the wire. A copy that
   # is damaged is not read to its end.
@@ -1441,9 +1447,11 @@ _autoloadd_publish_alone() {
 # Leave this file in compiled form beside the socket, under a name that no other text of it gets: one
 # shell at a time.
 _autoloadd_leave_copy() {
-  local _autoloadd_copy _autoloadd_source name fresh
+  local _autoloadd_copy _autoloadd_source name fresh compiled
   local -a found
-  zmodload -F zsh/files b:zf_mkdir b:zf_mv b:zf_rm && _autoloadd_place_copy || return
+  local -i number fd=-1
+  zmodload -F zsh/files b:zf_mkdir b:zf_mv b:zf_rm && zmodload -F zsh/system b:sysopen &&
+    _autoloadd_place_copy || return
   name=${_autoloadd_copy:t} fresh=${_autoloadd_copy:h}/.${_autoloadd_copy:t}
   # Of a shell that was killed.
   found=( ${_autoloadd_copy:h}/.plugin-*(N/mm+1) )
@@ -1451,16 +1459,24 @@ _autoloadd_leave_copy() {
   zf_mkdir -m 700 $fresh || return
   {
     _autoloadd_read_source && print -rn -- $_autoloadd_source >$fresh/$name || return
-    # Not to be mapped: a file that lost its end would kill those who do. (In a power loss, in a cache
-    # directory; and on what was never written zsh may hang.)
-    zcompile -UR -- $fresh/$name.zwc $fresh/$name && command sync $fresh/$name.zwc || return
+    # Not to be mapped: a file that lost its end would kill those who do.
+    zcompile -UR -- $fresh/$name.zwc $fresh/$name &&
+      sysread -s 1048576 compiled <$fresh/$name.zwc || return
+    # On a full disk zcompile leaves a part, and succeeds. Behind the code is as much again, for the
+    # other byte order; where that begins stands in the head, the lowest byte first.
+    _autoloadd_number $'\0'$compiled[8]$compiled[7]$compiled[6]
+    (( $#compiled == 2 * number )) || return
+    # Written once more, since zcompile does not sync: in a power loss, in a cache directory, some of
+    # it may never be written, and on that zsh may hang. (A `sync` in PATH may be anything.)
+    sysopen -w -o creat,excl,sync -m 400 -u fd $fresh/whole && syswrite -o $fd -- $compiled || return
     # While it was read, it was the file that the name stands for.
     _autoloadd_place_copy && [[ $_autoloadd_copy:t == $name ]] || return
-    zf_mv -f -- $fresh/$name.zwc $_autoloadd_copy.zwc
+    zf_mv -f -- $fresh/whole $_autoloadd_copy.zwc
     # Those of other versions, and of the file as it was.
     found=( ${_autoloadd_copy:h}/plugin-*.zwc(N.om[5,-1]) )
     (( ! $#found )) || zf_rm -f -- $found
   } always {
+    (( fd < 0 )) || exec {fd}>&-
     zf_rm -rf -- $fresh
   }
 }

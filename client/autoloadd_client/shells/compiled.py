@@ -6,6 +6,8 @@ import os
 import subprocess
 import tempfile
 
+from .zwc import is_whole
+
 SUFFIX = ".zwc"
 _COMPILE_SECONDS = 10.0
 
@@ -22,8 +24,10 @@ def compile_beside(script: str) -> str | None:
         with tempfile.TemporaryDirectory(prefix=".autoloadd-", dir=directory) as folder:
             fresh = f"{folder}/{name}{SUFFIX}"
             _zcompile(fresh, script)
-            # What a power loss left out of it, zsh would not notice.
+            # Where a full disk or a power loss left out a part, zsh would be killed.
             with open(fresh, "rb") as file:
+                if not is_whole(file.read()):
+                    return None
                 os.fsync(file.fileno())
             os.utime(fresh, ns=(times.st_atime_ns, times.st_mtime_ns))
             os.replace(fresh, script + SUFFIX)

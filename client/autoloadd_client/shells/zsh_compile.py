@@ -19,6 +19,7 @@ from autoloadd_protocol.limits import BLOB_BYTES
 
 from .fingerprint import fingerprint_file
 from .zsh import Function, LeftOut, describe_end
+from .zwc import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -184,6 +185,8 @@ def _collect(base: str, function: Function, failure: str | None) -> Compiled | L
     if not blob:
         lines = message.decode(errors="replace").splitlines()
         return LeftOut(function.path, lines[0] if lines else "zsh compiled it to nothing")
+    if not is_whole(blob):
+        return LeftOut(function.path, "its compiled form could not be written whole")
     if len(blob) > BLOB_BYTES:
         return LeftOut(function.path, f"compiled to {len(blob):,} bytes, over {BLOB_BYTES:,}")
     if not _is_unchanged(function):

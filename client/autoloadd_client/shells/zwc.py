@@ -75,6 +75,16 @@ def metafy(name: bytes) -> bytes:
     )
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether a file that zsh wrote is all there: on a full disk it leaves a part, and succeeds.
+
+    Both halves are looked at: where room came back meanwhile, the second may stand in the first.
+    """
+    return len(data) >= _PRELUDE.size and len(data) == 2 * int.from_bytes(
+        _PRELUDE.unpack_from(data)[2], "little"
+    )
+
+
 def read_function(blob: bytes, *, name: bytes, version: str) -> Bytecode:
     """Return the function in a file that holds just this one.
 

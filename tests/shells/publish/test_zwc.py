@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from autoloadd_client.shells.compiled import compile_beside
 from autoloadd_client.shells.errors import BytecodeError
-from autoloadd_client.shells.zsh import Zsh, find_functions, find_zsh
+from autoloadd_client.shells.zsh import LeftOut, Zsh, find_functions, find_zsh
 from autoloadd_client.shells.zsh_compile import Compiled, compile_functions
 from autoloadd_client.shells.zwc import (
     MAX_DIGEST_BYTES,
@@ -162,3 +163,23 @@ def test_no_damage_gets_an_offset_past_the_reader(zsh: Zsh, functions: Path) -> 
         assert len(function.code) % 4 == 0
         assert function.strings_at <= function.code_bytes <= len(function.code) <= half
         assert function.patterns * 4 <= function.code_bytes
+
+
+def test_what_zsh_could_write_a_part_of_only(
+    zsh: Zsh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk it says nothing; and who maps the rest is killed."""
+    (tmp_path / "bin").mkdir()
+    full = tmp_path / "bin" / "zsh"
+    full.write_text(f"#!/bin/sh\ntrap '' XFSZ; ulimit -f 4; exec {zsh.binary} \"$@\"\n")
+    full.chmod(0o755)
+    (tmp_path / "functions").mkdir()
+    script = tmp_path / "functions" / "long"
+    script.write_text("print -r -- some words\n" * 400)
+    found = find_functions([str(script.parent)]).functions
+    [left_out] = compile_functions(replace(zsh, binary=str(full)), found)
+    assert isinstance(left_out, LeftOut)
+    assert left_out.reason == "its compiled form could not be written whole"
+    monkeypatch.setenv("PATH", str(full.parent), prepend=":")
+    assert compile_beside(str(script)) is None
+    assert [path.name for path in script.parent.iterdir()] == ["long"]

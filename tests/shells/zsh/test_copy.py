@@ -11,7 +11,7 @@ import pytest
 from tests.running import own_environment, wait_until
 
 from .terminal import Terminal
-from .zsh import PLUGIN, environment_for, output_of, run_zsh
+from .zsh import PLUGIN, READ_ALL, environment_for, output_of, run_zsh
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -277,16 +277,45 @@ def test_a_file_that_is_replaced_while_it_is_copied(
     assert list(Path(daemon.socket_path).parent.glob("*plugin-*")) == []
 
 
-def test_none_is_left_that_might_not_outlive_a_power_loss(
-    plugin: Path, home: Path, daemon: Daemon
-) -> None:
+LEAVE = """
+f() {
+  local _autoloadd_place
+  _autoloadd_place; _autoloadd_leave_copy 2>/dev/null; print -r -- $?
+}; f"""
+"""What a shell does in the background, behind its first prompt."""
+
+
+def test_it_is_on_the_disk_before_it_has_its_name(plugin: Path, daemon: Daemon) -> None:
     """zsh may hang on a compiled file of which a part was never written."""
+    script = f"""source {plugin}
+    zmodload -F zsh/files b:zf_mv; {READ_ALL}
+    syswrite() {{ grep flags /proc/self/fdinfo/$fd; builtin syswrite "$@" }}
+    zf_mv() {{ print -r -- $3:t; builtin zf_mv "$@" }}{LEAVE}"""
+    environment = environment_for(daemon.socket_path)
+    shown = output_of(script, environment=environment, sourced=False).split()
+    assert shown[0] == "flags:"
+    assert int(shown[1], 8) & os.O_SYNC == os.O_SYNC
+    assert shown[2:] == ["whole", "0"]
+    assert len(copies_of(daemon)) == 1
+
+
+def test_no_program_is_run_for_it(plugin: Path, home: Path, daemon: Daemon) -> None:
+    """Somebody's `sync` may copy his files to afar; nor is it left out where there is none."""
     sync = home / "sync"
-    sync.write_text(f'#!/bin/sh\necho "$@" >> {home}/synced\nexit 1\n')
+    sync.write_text(f"#!/bin/sh\necho ran >> {home}/ran\n")
     sync.chmod(0o755)
-    assert start(plugin, home, daemon, rc=f"path=({home} $path)") == "1"
-    wait_until((home / "synced").exists, 20, "the copy to be synced")
-    directory = Path(daemon.socket_path).parent
-    wait_until(lambda: not list(directory.glob(".plugin-*")), 20, "the end of it")
-    assert (home / "synced").read_text().endswith(".zwc\n")
-    assert copies_of(daemon) == []
+    script = f"path=({home})\nsource {plugin}{LEAVE}"
+    environment = environment_for(daemon.socket_path)
+    assert output_of(script, environment=environment, sourced=False) == "0\n"
+    assert len(copies_of(daemon)) == 1
+    assert not (home / "ran").exists()
+
+
+def test_a_full_disk_leaves_none(plugin: Path, daemon: Daemon) -> None:
+    """zcompile succeeds where it could write a part only. (In blocks of 512 bytes.)"""
+    blocks = plugin.stat().st_size * 3 // 2 // 512
+    script = f"""source {plugin}
+    trap '' XFSZ; ulimit -f {blocks}{LEAVE}"""
+    environment = environment_for(daemon.socket_path)
+    assert output_of(script, environment=environment, sourced=False) == "1\n"
+    assert list(Path(daemon.socket_path).parent.glob("*plugin-*")) == []

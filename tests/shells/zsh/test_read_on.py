@@ -143,3 +143,32 @@ def test_without_the_module_that_reads_it_quickly() -> None:
     autoloadd_plugin_unload; print $+functions[autoloadd-get]"""
     environment = environment_for("/nonexistent/socket")
     assert output_of(script, environment=environment) == "3\nhello\n0\n"
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("two words", "sh_word_split"),
+        ("[st]*r", "glob_subst"),
+        ("é", "ksh_arrays"),
+        ("new\nline", "no_unset"),
+    ],
+)
+def test_wherever_it_is(name: str, option: str, locale: str, home: Path) -> None:
+    """Its path is found as it is, however a prompt would show it."""
+    copy = home / name / PLUGIN.name
+    copy.parent.mkdir()
+    copy.write_bytes(PLUGIN.read_bytes())
+    environment = environment_for("/nonexistent/socket", LC_ALL=locale, FILE=str(copy))
+    for read in ('. "$FILE"', 'cd "${FILE%/*}"; . "./${FILE##*/}"', 'f() { . "$FILE"; }; f'):
+        script = f"""setopt {option}\n{read}\nprint $?; emulate zsh
+        autoloadd-eval print X=1; [[ $_autoloadd_file == "$FILE" ]]; print $? $X"""
+        assert output_of(script, environment=environment, sourced=False) == "0\n0 1\n"
+
+
+def test_where_zsh_warns_of_what_a_function_sets() -> None:
+    script = f"""setopt warn_nested_var warn_create_global
+    f() {{ source {PLUGIN}; ZERO={PLUGIN} source {PLUGIN} }}; f; print on"""
+    environment = environment_for("/nonexistent/socket")
+    assert output_of(script, environment=environment, sourced=False) == "on\n"
