@@ -43,6 +43,8 @@ if [[ -z ${_autoloadd_inner-} ]]; then
     builtin local socket base off='[[:space:]]#(0|false|no)[[:space:]]#' is_private='(N/Uf:go-rwx:)'
     builtin local -a found
     _autoloadd_place=
+    # (It may neither redirect nor load a module.)
+    [[ ! -o restricted ]] || builtin return 1
     [[ ${(L)AUTOLOADD_CACHE-} != ${~off} ]] || builtin return 1
     [[ ${(L)ZSHRS_CACHE-} != ${~off} ]] || builtin return 1
     socket=${AUTOLOADD_SOCKET-}
@@ -79,19 +81,25 @@ if [[ -z ${_autoloadd_inner-} ]]; then
     } 2>/dev/null
   }
 
-  # Set $place, and $copy if there is one. (What is beside the file zsh takes by itself.)
+  # Set $place; $copy if there is one; and whether zsh has to read the text: what is beside the file it
+  # takes by itself, as long as it is of its version.
   function _autoloadd_find_copy {
     builtin emulate -L zsh
     builtin local any='-*.zwc(N)'
     builtin local -a found
-    _autoloadd_place &&
-      [[ ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ]] &&
-      found=( ${_autoloadd_place:h}/plugin-$ZSH_VERSION${~any} ) &&
+    _autoloadd_place
+    if [[ -e $_autoloadd_file.zwc && ! $_autoloadd_file -nt $_autoloadd_file.zwc ]] &&
+      zcompile -t $_autoloadd_file.zwc ${_autoloadd_file:t} 2>/dev/null
+    then
+      _autoloadd_is_text=0
+      builtin return 1
+    fi
+    [[ -n $_autoloadd_place ]] && found=( ${_autoloadd_place:h}/plugin-$ZSH_VERSION${~any} ) &&
       (( $#found )) && _autoloadd_place_copy && [[ -e $_autoloadd_copy.zwc ]]
   }
 
   # In quotes: SH_WORD_SPLIT and GLOB_SUBST would take the path apart.
-  builtin typeset -g _autoloadd_inner=1 _autoloadd_place= _autoloadd_copy= \
+  builtin typeset -g _autoloadd_inner=1 _autoloadd_is_text=1 _autoloadd_place= _autoloadd_copy= \
     _autoloadd_file="${${(%):-%x}:A}"
   # What is not printable (in the C locale an accented letter) a prompt shows in another way.
   [[ -r $_autoloadd_file ]] ||
@@ -350,7 +358,6 @@ _autoloadd_completion_of() {
 
 # ---- the rest of this file
 
-typeset -gi _autoloadd_is_text=0   # zsh had to read the text, and found no compiled copy
 # What has been read of it last, and all behind it. (Not for those who have `set` list all variables.)
 typeset -gH _autoloadd_source=
 
@@ -385,10 +392,9 @@ _autoloadd_read_source() {
 }
 
 # (Where our text was evaluated, and nobody said where it came from, the file is whose line did so.)
-if [[ -z $_autoloadd_copy && $_autoloadd_file == */autoloadd.plugin.zsh &&
-  ( ! -e $_autoloadd_file.zwc || $_autoloadd_file -nt $_autoloadd_file.zwc ) ]]; then
+[[ -z $_autoloadd_copy && $_autoloadd_file == */autoloadd.plugin.zsh ]] || _autoloadd_is_text=0
+if (( _autoloadd_is_text )); then
   _autoloadd_read_source
-  _autoloadd_is_text=1
   return 0
 fi
 
@@ -1079,7 +1085,8 @@ _autoloadd_forward() {
 
 # Whether zsh finds nothing to run as $1: it would say so with the name of our function.
 _autoloadd_is_absent() {
-  [[ $1 != */* ]] && (( ! $+functions[command_not_found_handler] )) && ! whence -- $1 >/dev/null
+  [[ $1 != */* && ! -o restricted ]] && (( ! $+functions[command_not_found_handler] )) &&
+    ! whence -- $1 >/dev/null
 }
 
 _autoloadd_usage='usage: autoloadd-eval [--max-age AGE] [--env NAME]... TOOL ARGS...

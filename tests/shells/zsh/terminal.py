@@ -42,8 +42,11 @@ class Terminal(PseudoTerminal):
     def run(self, command: str) -> str:
         """Run a command line; return what it printed."""
         self.send(f"{command}\n")
-        printed = self.read_until(READY).decode(errors="replace")
-        # Before the first newline is the echo of what was typed.
+        read = b""
+        # Before this newline is the echo of what was typed; zsh may have begun its line anew before.
+        while b"\r\r\n" not in read:
+            read += self.read_until(READY)
+        printed = read.decode(errors="replace")
         plain = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]|\x1b[=>]", "", printed).partition("\r\r\n")[2]
         return plain.partition("<prompt>")[0].replace("\r", "")
 

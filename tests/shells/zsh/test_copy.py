@@ -226,6 +226,19 @@ def test_beside_a_compiled_one_there_is_no_other(plugin: Path, home: Path, daemo
     assert not copies_of(daemon)
 
 
+def test_one_beside_it_of_another_version_is_none(
+    plugin: Path, tool: Tool, home: Path, daemon: Daemon
+) -> None:
+    """After an update of zsh: then it reads the text, until it finds a copy."""
+    output_of(f"zcompile {plugin}", environment=own_environment({}))
+    beside = plugin.with_name(f"{PLUGIN.name}.zwc")
+    compiled = beside.read_bytes()
+    beside.unlink()
+    beside.write_bytes(of_another_version(compiled))
+    leave_copy(plugin, home, daemon)
+    assert use(plugin, tool, daemon) == ["0", "two words", "hello on 0", ""]
+
+
 def test_four_are_kept(plugin: Path, home: Path, daemon: Daemon) -> None:
     """Of other versions, and of the file as it was; and nothing of a shell that was killed."""
     directory = Path(daemon.socket_path).parent

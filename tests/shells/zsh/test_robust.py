@@ -477,3 +477,14 @@ def test_options_of_an_interactive_shell(daemon: Daemon, tool: Tool, home: Path)
             assert terminal.run(EVAL).strip() == "0 hello"
         assert terminal.run("jobs; trap").strip() == ""
     assert tool.runs == 1
+
+
+def test_a_restricted_shell(daemon: Daemon, tool: Tool) -> None:
+    """It may not redirect: everything is as without us, and nothing is said."""
+    script = f"""{IS_THERE}
+    setopt restricted
+    {IS_THERE}
+    _autoloadd_first_prompt; autoloadd-eval tool; print $GREETING"""
+    environment = environment_for(daemon.socket_path)
+    environment["PATH"] = f"{tool.path.parent}:{environment['PATH']}"
+    assert output_of(script, environment=environment) == "0\n1\nhello\n"
