@@ -223,6 +223,18 @@ PLUGIN_MUTATIONS: tuple[Mutation, ...] = (
         "(( _autoloadd_is_text ))",
         COPY,
     ),
+    _bug(
+        "a compiled file of another version counts",
+        "      zcompile -t $_autoloadd_file.zwc ${_autoloadd_file:t} 2>/dev/null\n",
+        "      true\n",
+        COPY,
+    ),
+    _bug(
+        "a restricted shell asks",
+        "    [[ ! -o restricted ]] || builtin return 1\n",
+        "",
+        ROBUST,
+    ),
     _bug("copies are kept for ever", "plugin-*.zwc(N.om[5,-1])", "plugin-*.zwc(N.om[50,-1])", COPY),
     _bug(
         "a copy is left where there is no daemon",

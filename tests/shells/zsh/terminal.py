@@ -43,7 +43,7 @@ class Terminal(PseudoTerminal):
         """Run a command line; return what it printed."""
         self.send(f"{command}\n")
         read = b""
-        # Before this newline is the echo of what was typed; zsh may have begun its line anew before.
+        # Before this newline is the echo of what was typed; zsh may have begun its line anew.
         while b"\r\r\n" not in read:
             read += self.read_until(READY)
         printed = read.decode(errors="replace")
